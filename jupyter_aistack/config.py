@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,8 +19,9 @@ from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
 from jupyter_aistack.core.model.policy import Policy
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.ledger.base import Ledger
-from jupyter_aistack.system.sqlite_files import sqlite_path, sqlite_url
+from jupyter_aistack.ledger import opening
+from jupyter_aistack.system.permissions import guarded
+from jupyter_aistack.system.users import is_root
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Service
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
 
 
 C = TypeVar("C", bound=StrEnum)
+
+_POLICY = "queues user_limits half_life batch_share notice_seconds min_runtime age"
+SHARED_RULES = frozenset([*_POLICY.split(), "show_names", "lease_ttl_seconds"])
+"""Settings by which those who share a ledger get on with each other."""
+_IGNORED_ADMINS = (
+    "AIStack.admins: %s is left out: the ledger is shared, and its admins are named in"
+    " configuration that its users cannot write, such as /etc/jupyter"
+)
 
 
 def _duration(default: str | float, text: str) -> Any:
@@ -146,7 +155,8 @@ class AIStack(LoggingConfigurable):
     admins = List(
         Unicode(),
         help="""Logins, and ``@group`` names, that may reserve slices and change what others hold. root may always, on
-        the command line; in a server's pages it is the login the server runs under that must be listed.""",
+        the command line; in a server's pages it is the login the server runs under that must be listed. Where others
+        share the ledger, only files count that its users cannot write.""",
     ).tag(config=True)
 
     show_names = Bool(
@@ -195,14 +205,14 @@ class AIStack(LoggingConfigurable):
     def chosen_ledger_url(self) -> str:
         """Where leases are written down: the environment goes first."""
         chosen = os.environ.get("AISTACK_LEDGER") or self.ledger_url
-        return chosen or default_ledger_url()
+        return chosen or opening.default_ledger_url()
 
     @property
     def suspend_results(self) -> Path:
         """Where it is remembered which GPUs have passed the self-test of suspending."""
         from jupyter_core.paths import jupyter_data_dir
 
-        return results_file(self.chosen_ledger_url, Path(jupyter_data_dir()))
+        return opening.results_file(self.chosen_ledger_url, Path(jupyter_data_dir()))
 
     # -- builders ----------------------------------------------------------------------
 
@@ -214,15 +224,32 @@ class AIStack(LoggingConfigurable):
             InvalidRequest: a setting makes no sense; the field is named.
             LedgerError: the ledger cannot be opened.
         """
+        self.take_shared_rules()
         settings = {**self._broker_options(), **options}
         policy = self.build_policy()
         providers = self.build_providers()
         # A service is built later, and must not be refused then.
         self.build_rates()
         # Last: all that can be wrong with a setting is found before a file is made.
-        ledger = open_ledger(self.chosen_ledger_url)
+        ledger = opening.open_ledger(self.chosen_ledger_url)
         ledger.half_life_seconds = policy.half_life_seconds
         return Broker(ledger, providers, policy=policy, **settings)
+
+    def take_shared_rules(self) -> None:
+        """On a ledger that others share, take the rules for all from configuration that
+        this user cannot write; who is an admin, from nowhere else.
+        """
+        makers = opening.rule_makers(self.chosen_ledger_url)
+        if makers is None or is_root() or os.getuid() in makers:
+            return
+        shared = _Settings()
+        shared.load(guarded_by=makers)
+        rules = AIStack(parent=shared)
+        ignored = sorted(set(self.admins) - set(rules.admins))
+        if ignored:
+            self.log.warning(_IGNORED_ADMINS, ", ".join(ignored))
+        for name in ("admins", *(shared.config.AIStack.keys() & SHARED_RULES)):
+            setattr(self, name, getattr(rules, name))
 
     def _broker_options(self) -> dict[str, Any]:
         if self.lease_ttl_seconds < 1:
@@ -275,6 +302,7 @@ class AIStack(LoggingConfigurable):
         """The verbs of a broker, with who may do what as configured."""
         from jupyter_aistack.broker.api.service import Service
 
+        self.take_shared_rules()
         return Service(
             broker,
             admins=frozenset(self.admins),
@@ -314,39 +342,6 @@ def _choice(kind: type[C], field: str, value: str) -> C:
         ) from None
 
 
-def open_ledger(url: str) -> Ledger:
-    """The ledger behind `url`.
-
-    Raises:
-        LedgerError: it cannot be opened, or another version wrote it.
-    """
-    if url == "memory:":
-        from jupyter_aistack.ledger.memory import MemoryLedger
-
-        return MemoryLedger()
-    from jupyter_aistack.ledger.sql.ledger import SQLLedger
-
-    return SQLLedger(url)
-
-
-def default_ledger_url() -> str:
-    """An SQLite file in Jupyter's data directory, so that all of a user's servers and
-    scripts share it.
-    """
-    from jupyter_core.paths import jupyter_data_dir
-
-    return sqlite_url(Path(jupyter_data_dir()) / "aistack" / "ledger.sqlite")
-
-
-def results_file(ledger_url: str, data_dir: Path) -> Path:
-    """Where results of the self-test of suspending are kept: beside an SQLite ledger,
-    else in Jupyter's data directory.
-    """
-    path = sqlite_path(ledger_url)
-    folder = data_dir / "aistack" if path is None else path.parent
-    return folder / "suspend-tested.json"
-
-
 def load_settings() -> AIStack:
     """Settings outside a server: what the ``jupyter_server_config`` and
     ``jupyter_aistack_config`` files say.
@@ -384,8 +379,15 @@ class _Settings(Application):
 
     name = "jupyter-aistack"
 
-    def load(self) -> None:
+    def load(self, guarded_by: Collection[int] | None = None) -> None:
+        """Read the files.
+
+        Args:
+            guarded_by: only those that nobody but these users may change.
+        """
         from jupyter_core.paths import jupyter_config_path
 
+        folders = list(reversed(jupyter_config_path()))
         for base in ("jupyter_server_config", "jupyter_aistack_config"):
-            self.load_config_file(base, path=list(reversed(jupyter_config_path())))
+            own = guarded(folders, (f"{base}.py", f"{base}.json"), guarded_by)
+            self.load_config_file(base, path=own)

@@ -82,7 +82,10 @@ class AIStackError(Exception):
     http_status: ClassVar[int] = 500
 
     def __init__(self, message: str | None = None, **facts: Any) -> None:
-        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        if not message:
+            documented = type(self).__doc__ or ""
+            message = documented.strip().splitlines()[0]
+        self.message = message
         self.facts: dict[str, Any] = facts
         super().__init__(self.message)
 
@@ -235,9 +238,15 @@ class InvalidTransition(AIStackError):
 
 def error_from_dict(data: Mapping[str, Any]) -> AIStackError:
     """The error that :meth:`AIStackError.as_dict` described, as the same class again."""
-    known = {cls.__name__: cls for cls in _tree(AIStackError)}
-    cls = known.get(str(data.get("code")), AIStackError)
-    return cls(str(data.get("message") or "") or None, **dict(data.get("facts") or {}))
+    classes = _tree(AIStackError)
+    known = {cls.__name__: cls for cls in classes}
+    code = str(data.get("code"))
+    message = data.get("message")
+    facts = data.get("facts") or {}
+    cls = known.get(code, AIStackError)
+    if not message:
+        return cls(**facts)
+    return cls(str(message), **facts)
 
 
 def _rebuild(
@@ -253,5 +262,6 @@ def _tree(cls: type[AIStackError]) -> Iterator[type[AIStackError]]:
 
 
 def _portable(facts: Mapping[str, Any]) -> dict[str, Any]:
-    portable: dict[str, Any] = json.loads(json.dumps(facts, default=str))
+    text = json.dumps(facts, default=str)
+    portable: dict[str, Any] = json.loads(text)
     return portable

@@ -30,7 +30,7 @@ SERVICES = (
     "packaging/",
     "providers/nvidia/checkpoint/",
     "server/",
-    "system/test_launcher.py",
+    "system/test_launched_command.py",
     "tracking/",
 )
 """Folders and files whose tests start something real; the others are done in about a
@@ -88,6 +88,10 @@ def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "AISTACK_LEASE",
         "AISTACK_KERNEL",
         "MLFLOW_TRACKING_URI",
+        "CUDA_VISIBLE_DEVICES",
+        "CUDA_DEVICE_ORDER",
+        "ROCR_VISIBLE_DEVICES",
+        "HIP_VISIBLE_DEVICES",
     )
     for name in (*foreign, "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.house import MODULES, against_the_order, module_circles, tree_of
+from tests.house import MODULES, against_the_order, module_circles, place, tree_of
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -194,6 +194,18 @@ def measure(paths: Sequence[Path]) -> Figures:
     )
 
 
+def figures_by_room(paths: Sequence[Path]) -> dict[str, Figures]:
+    """The figures of each room that has functions, the parts of the core apart."""
+    rooms: dict[str, list[Path]] = {}
+    for path in paths:
+        parts = place(path).split("/")
+        is_part_of_core = parts[0] == "core" and len(parts) > 2
+        room = "/".join(parts[:2]) if is_part_of_core else parts[0]
+        rooms.setdefault(room.removesuffix(".py"), []).append(path)
+    measured = {room: measure(modules) for room, modules in sorted(rooms.items())}
+    return {room: figures for room, figures in measured.items() if figures.functions}
+
+
 def table(figures: Figures) -> str:
     longest = figures.longest_function
     most_complex = figures.most_complex_function
@@ -223,6 +235,9 @@ def main() -> None:
         print(table(measure(sorted(Path(sys.argv[1]).rglob("*.py")))))
         return
     print(table(measure(MODULES)))
+    for room, figures in figures_by_room(MODULES).items():
+        name = f"nodes per line, {room}"
+        print(f"{name:36}{figures.nodes_per_line:.2f}")
     wrong = [path for path in MODULES if against_the_order(path)]
     print(f"{'modules in circles':36}{len(module_circles())}")
     print(f"{'modules against the order':36}{len(wrong)}")

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.config import AIStack, load_settings, results_file
+from jupyter_aistack import config
+from jupyter_aistack.config import AIStack, load_settings
 from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.ledger import opening
+from jupyter_aistack.ledger.opening import results_file
 
 
 def test_the_environment_goes_before_the_settings(
@@ -73,3 +78,78 @@ def test_a_setting_that_makes_no_sense_names_its_field(
     with pytest.raises(InvalidRequest) as caught:
         AIStack(**settings).build_broker()
     assert caught.value.facts["field"] == field
+
+
+@pytest.fixture
+def configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str, int], None]:
+    """Writes a configuration: of this user, or one that it may not write."""
+    folders = {"own": tmp_path / "own", "guarded": tmp_path / "guarded"}
+    for folder in folders.values():
+        folder.mkdir()
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(folders["own"]))
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(folders["guarded"]))
+    monkeypatch.setattr(config, "is_root", lambda: False)
+    # The test's user owns all its files: whoever else made them is played by their mode.
+    owner = os.getuid()
+    monkeypatch.setattr(opening, "rule_makers", _rule_makers_but(owner))
+    monkeypatch.setattr(config.os, "getuid", lambda: owner + 1)
+
+    def write(folder: str, text: str, mode: int) -> None:
+        file = folders[folder] / "jupyter_aistack_config.py"
+        file.write_text(text)
+        file.chmod(mode)
+
+    return write
+
+
+def _rule_makers_but(owner: int) -> Callable[[str], frozenset[int] | None]:
+    real = opening.rule_makers
+
+    def asked(url: str) -> frozenset[int] | None:
+        return frozenset({0, owner}) if url.startswith("postgresql") else real(url)
+
+    return asked
+
+
+SHARED = "postgresql+psycopg://ann@127.0.0.1:1/aistack"
+
+
+def test_nobody_names_itself_an_admin_of_a_shared_ledger(
+    configured: Callable[[str, str, int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AISTACK_LEDGER", SHARED)
+    configured("own", "c.AIStack.admins = ['me']", 0o666)
+    configured("guarded", "c.AIStack.admins = ['prof']", 0o644)
+    settings = load_settings()
+    settings.take_shared_rules()
+    assert settings.admins == ["prof"]
+    assert "me is left out: the ledger is shared" in capsys.readouterr().err
+
+
+def test_limits_of_a_shared_ledger_are_those_that_its_users_cannot_write(
+    configured: Callable[[str, str, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AISTACK_LEDGER", SHARED)
+    own = "c.AIStack.user_limits = {}\nc.AIStack.show_names = True\n"
+    configured("own", own + "c.AIStack.providers = 'cpu'", 0o666)
+    rules = "c.AIStack.user_limits = {'*': {'slices': 1}}\nc.AIStack.show_names = False"
+    configured("guarded", rules, 0o644)
+    settings = load_settings()
+    settings.take_shared_rules()
+    assert settings.user_limits == {"*": {"slices": 1}}
+    assert settings.show_names is False
+    assert settings.providers == "cpu", "what one's own devices are is one's own"
+
+
+def test_on_a_ledger_of_ones_own_ones_own_settings_hold(
+    configured: Callable[[str, str, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AISTACK_LEDGER", "memory:")
+    configured("own", "c.AIStack.admins = ['me']", 0o666)
+    settings = load_settings()
+    settings.take_shared_rules()
+    assert settings.admins == ["me"]

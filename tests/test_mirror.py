@@ -108,6 +108,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.waiting",
         "client.wire",
     },
+    "compute/clusters/test_cluster_interrupts.py": {"compute.clusters.interruptible"},
     "compute/clusters/test_worker_spec.py": {
         "compute.clusters.worker_plugins",
         "system.parent_death",
@@ -262,7 +263,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "server.suspend.coordinator",
         "server.suspend.kernel_activity",
     },
-    "tracking/test_run.py": {"tracking.mlflow"},
+    "tracking/test_run.py": {"tracking.mlflow", "tracking.run_panel"},
     "tracking/test_writer.py": {"tracking.store"},
 }
 """Modules by the test that drives them; names as seen from the package, "" for the

@@ -31,6 +31,8 @@ READ: dict[str, set[str]] = {
     "tests/client/offload/test_offload.py": {"_C", "_cdata", "_parked"},
     "tests/client/test_notices.py": {"_hooks"},
     "tests/client/test_process_leases.py": {"_transport"},
+    "tests/compute/clusters/test_cluster.py": {"_created"},
+    "tests/compute/training/test_lookout.py": {"_file", "_heartbeat"},
     "tests/compute/training/test_rank.py": {"_keep_to_loopback"},
     "tests/compute/training/test_train.py": {"_hooks"},
     "tests/conftest.py": {"_connected"},

@@ -91,13 +91,14 @@ class SchedulingCycle:
             live = {lease.id for lease in snapshot.leases}
 
             todo = plan(
-                snapshot,
+                self._within_reach(snapshot),
                 now,
                 ttl_seconds=self._host_state.ttl_seconds,
                 cache=self.placement_cache,
             )
             requests = {request.id: request for request in snapshot.requests}
-            todo = _own_part(todo, requests, snapshot.dead)
+            allowance = self._host_state.devices.allowance
+            todo = _own_part(todo, requests, snapshot.dead, allowance)
             if todo.is_empty:
                 self._unprepare_ended(prepared, live)
                 return ()
@@ -112,6 +113,20 @@ class SchedulingCycle:
             "the ledger is too busy: other brokers changed it each time a plan was "
             "ready; try again"
         )
+
+    def _within_reach(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot without the living requests of those who may use other devices
+        than are planned with here: they would take places that they cannot have.
+        """
+        own = {"", self._host_state.devices.allowance}
+        requests = tuple(
+            request
+            for request in snapshot.requests
+            if request.holder.allowance in own or request.id in snapshot.dead
+        )
+        if len(requests) == len(snapshot.requests):
+            return snapshot
+        return replace(snapshot, requests=requests)
 
     def snapshot(self) -> Snapshot:
         """All that a plan is made from, as it is now."""
@@ -144,20 +159,26 @@ class SchedulingCycle:
 
 
 def _own_part(
-    todo: Plan, requests: Mapping[str, Request], dead: Container[str]
+    todo: Plan,
+    requests: Mapping[str, Request],
+    dead: Container[str],
+    allowance: str,
 ) -> Plan:
-    """A plan without the answers to requests of other PID namespaces: their brokers may
-    see other devices, and prepare what they grant.
+    """A plan without the answers to requests of other PID namespaces, and of those who
+    may use other devices: their brokers prepare what they grant.
 
-    The places that it keeps for them stay theirs.
+    The places that it keeps for them stay theirs. Who may use all devices may be given
+    any of them, but is not refused for what fewer devices lack.
     """
 
     def is_own(action: Action) -> bool:
         if isinstance(action, Grant):
-            return is_here(action.request.holder)
+            holder = action.request.holder
+            return is_here(holder) and holder.allowance in ("", allowance)
         if isinstance(action, Reject):
+            holder = requests[action.request_id].holder
             is_dead = action.request_id in dead
-            return is_dead or is_here(requests[action.request_id].holder)
+            return is_dead or (is_here(holder) and holder.allowance == allowance)
         return True
 
     if all(map(is_own, todo.actions)):

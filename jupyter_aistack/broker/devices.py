@@ -94,6 +94,14 @@ class DeviceManager:
                 self._found_at = self._clock()
             return known
 
+    @property
+    def allowance(self) -> str:
+        """The devices that may be granted here, where the launcher of this process may
+        use fewer than the host has; empty for all.
+        """
+        self.inventory()
+        return ";".join(each.allowance for each in self._guarded if each.allowance)
+
     def forget(self) -> None:
         """Discover devices anew next time: processes have become ours, or foreign.
         Without a real GPU no process can be foreign.

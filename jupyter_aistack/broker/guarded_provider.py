@@ -48,6 +48,10 @@ class GuardedProvider(Provider):
             f"{self.name}: its devices cannot be measured: {reason}" if reason else ""
         )
 
+    @property
+    def allowance(self) -> str:
+        return self._answered("allowance", lambda: self.inner.allowance, "")
+
     # -- what may fail, with an error of a provider ------------------------------------
 
     def discover(self, host: str) -> tuple[Device, ...]:

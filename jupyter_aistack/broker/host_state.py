@@ -92,9 +92,13 @@ class HostState:
 
     def identified(self, holder: Holder) -> Holder:
         """A holder of this host, its process marked so that nobody takes it for
-        another.
+        another, with the devices that may be granted to it.
         """
-        named = replace(holder, host_name=holder.host_name or self.identity.name)
+        named = replace(
+            holder,
+            host_name=holder.host_name or self.identity.name,
+            allowance=self.devices.allowance,
+        )
         if holder.pid is None:
             return named
         process = identity_of(holder.pid)

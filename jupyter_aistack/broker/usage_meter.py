@@ -1,9 +1,10 @@
 """Records the usage of a host: reads its devices every few seconds, and writes down
 who used how much.
 
-Several processes may have a broker on one host; one of them records usage. It has its
-name on the meters, and each bill names the meters it goes on from, so that nothing is
-ever charged twice. When it falls silent another takes over; what happened meanwhile is
+Several processes may have a broker on one host; one of them records the usage of a
+device. It has its name on the meters, and each bill names the meters it goes on from, so
+that nothing is ever charged twice. Brokers whose launchers may use different devices
+record each what no other does. When it falls silent another takes over; what happened meanwhile is
 known in sum, and of whom it was only as far as leases and whole devices tell.
 """
 
@@ -86,6 +87,7 @@ class UsageMeter:
     _live: dict[str, Lease]  # those of the last look
     _read_number: int | None  # of the last sample that was read
     _watched: frozenset[str]  # the devices of the last look
+    _others: frozenset[str]  # those that other processes record
 
     def __init__(
         self,
@@ -193,14 +195,35 @@ class UsageMeter:
         if now < self._away_until <= now + SETTLE_SECONDS:
             return False
         meters = self._ledger.meters(self._host)
-        if any(
-            meter.writer and 0 <= now - meter.at < SILENT_SECONDS for meter in meters
-        ):
+        others = self._recorded_by_others(meters, now)
+        devices = self._devices.inventory().devices
+        if others and all(d.id in others for d in devices if d.is_healthy):
             self._away_until = now + SETTLE_SECONDS
             return False
-        self._written = {meter.device_id: meter for meter in meters}
+        self._others = others
+        self._written = {m.device_id: m for m in meters if m.device_id not in others}
         self._reached = dict(self._written)
         return True
+
+    def _recorded_by_others(
+        self, meters: Iterable[MeterState], now: float
+    ) -> frozenset[str]:
+        """The devices that other processes record."""
+        return frozenset(
+            meter.device_id
+            for meter in meters
+            if meter.writer not in ("", self._name)
+            and 0 <= now - meter.at < SILENT_SECONDS
+        )
+
+    def _take_over(self, now: float) -> None:
+        """Record from now on what others have ceased to."""
+        meters = self._ledger.meters(self._host)
+        others = self._recorded_by_others(meters, now)
+        left = {m.device_id: m for m in meters if m.device_id in self._others - others}
+        self._written = {**left, **(self._written or {})}
+        self._reached = {**left, **self._reached}
+        self._others = others
 
     def _close(self) -> None:
         self._closed_at = self._clock()
@@ -212,6 +235,7 @@ class UsageMeter:
         self._live = {}
         self._read_number = None
         self._watched = frozenset()
+        self._others = frozenset()
         self._looked_at = self._settled_at = float("-inf")
 
     # -- looking -----------------------------------------------------------------------
@@ -243,7 +267,8 @@ class UsageMeter:
             for lease_id, lease in sample.leases.items()
             if lease.state is LeaseState.SUSPENDED
         )
-        devices = {i: d for i, d in sample.devices.items() if d.is_healthy}
+        own = sample.devices.keys() - self._others
+        devices = {i: d for i, d in sample.devices.items() if d.is_healthy and i in own}
         read = {i: device for i, device in devices.items() if i in sample.readings}
         for device_id, device in read.items():
             load = load_of(
@@ -309,6 +334,8 @@ class UsageMeter:
         if not math.isinf(self._settled_at):
             self._unmetered = []
         self._settled_at = now
+        if self._others:
+            self._take_over(now)
 
     def _bill(self, now: float, *, is_last: bool) -> UsageSummary:
         writer = "" if is_last else self._name

@@ -18,7 +18,7 @@ from typing import Any
 
 from jupyter_aistack.client.text import lease_remarks
 from jupyter_aistack.core.model.device import Enforcement
-from jupyter_aistack.system.launcher import run_command
+from jupyter_aistack.system.launched_command import run_command
 
 from .demo_server import DemoFailed, DemoKernel, allow_root, demo_server
 

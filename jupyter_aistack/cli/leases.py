@@ -48,7 +48,7 @@ def request(options: argparse.Namespace) -> int:
 
 
 def _run(command: list[str]) -> int:
-    from jupyter_aistack.system.launcher import run_command
+    from jupyter_aistack.system.launched_command import run_command
 
     try:
         return run_command(command, os.environ)

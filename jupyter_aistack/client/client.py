@@ -13,12 +13,19 @@ import functools
 import inspect
 import os
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from jupyter_aistack.core.model.device import DeviceKind
 from jupyter_aistack.core.model.spec import parse_spec
-from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.exceptions import (
+    AIStackError,
+    InvalidRequest,
+    LeaseError,
+    ProviderError,
+    Refused,
+)
 from jupyter_aistack.system.interrupts import DeferredInterrupts
 
 from .durations import lease_seconds, patience_seconds
@@ -38,6 +45,10 @@ __all__ = [
     "is_new",
     "request",
 ]
+
+
+_REFUSALS = (InvalidRequest, Refused, LeaseError, ProviderError)
+"""Answers to a request of which nothing is left."""
 
 
 class Client:
@@ -164,7 +175,7 @@ class Client:
         place = place_for(payload["spec"]) if is_attached else contextlib.nullcontext()
         try:
             with DeferredInterrupts(undo=give_back), place:
-                handle = LeaseHandle(self, self.call("request", **payload))
+                handle = self._submit(payload)
                 if not is_attached:
                     settle(handle.request["id"])
                 if wait:
@@ -174,6 +185,21 @@ class Client:
             return handle
         except KeyboardInterrupt:
             give_back()  # it came when the block was over
+            raise
+
+    def _submit(self, payload: JSON) -> LeaseHandle:
+        """Ask. What has become of a request whose answer is lost is taken back: nobody
+        would know of it.
+        """
+        key = uuid.uuid4().hex
+        try:
+            answer = self.call("request", **payload, idempotency_key=key)
+            return LeaseHandle(self, answer)
+        except _REFUSALS:
+            raise
+        except BaseException:
+            with contextlib.suppress(AIStackError):
+                self.call("take_back", idempotency_key=key)
             raise
 
     def close(self) -> None:

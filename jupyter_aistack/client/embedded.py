@@ -52,7 +52,7 @@ class EmbeddedTransport(Transport):
     def _open(self) -> None:
         from jupyter_aistack.broker.api.caller import Caller
         from jupyter_aistack.config import load_settings
-        from jupyter_aistack.system.users import current_user
+        from jupyter_aistack.system.users import current_user, is_root
 
         settings = load_settings()
         self._broker = settings.build_broker()
@@ -65,7 +65,7 @@ class EmbeddedTransport(Transport):
             pid=os.getpid(),
             kernel_id=kernel_id if is_kernel else "",
             parent="" if is_kernel else kernel_id,
-            is_admin=os.getuid() == 0,
+            is_admin=is_root(),
         )
         self._stop = threading.Event()
         self._wake = threading.Event()

@@ -129,14 +129,15 @@ class Ledger(ABC):
         Raises:
             LeaseNotFound: no such lease.
             StaleToken: `token` is not the lease's.
-            LeaseLost: the lease has already ended in a way its holder did not ask for.
+            LeaseLost: the lease has ended; releasing what was released is no error.
             InvalidTransition: the step is not in the table.
         """
 
     @abstractmethod
     def renew(self, lease_id: str, token: int, now: float, expires_at: float) -> Lease:
-        """Move a live lease's `expires_at`, never beyond its `ends_at`. Raises as
-        `step` does.
+        """Move a live lease's `expires_at`, never beyond its `ends_at`. Where that was
+        over, its notice runs on for as long as nobody renewed it. Raises as `step`
+        does.
         """
 
     @abstractmethod

@@ -25,6 +25,7 @@ from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.units import format_duration
+from jupyter_aistack.core.scheduling.lease_ends import notice_after_pause
 
 from .apply_plan import apply_action, check, keep_residence, set_request_state, touch
 from .base import LedgerState
@@ -135,11 +136,10 @@ class TransactionalLedger(HostTransactions, UsageTransactions):
         with self._changing(now) as rows:
             lease = guarded_lease(rows, lease_id, token)
             # Releasing a lease twice is releasing it once; any other step on a lease
-            # that ended without its holder's wish tells the holder so.
+            # that has ended tells its holder so.
             if lease.outcome is Outcome.RELEASED and step in _RELEASING:
                 return lease
-            if lease.outcome is not Outcome.RELEASED:
-                refuse_ended(lease)
+            refuse_ended(lease)
             return self._advance(rows, lease, step, now, changes, conditions)
 
     def _advance(
@@ -176,7 +176,11 @@ class TransactionalLedger(HostTransactions, UsageTransactions):
     def renew(self, lease_id: str, token: int, now: float, expires_at: float) -> Lease:
         with self._changing(now) as rows:
             lease = live_lease(rows, lease_id, token)
-            return _keep(rows, lease, expires_at=_within_end(expires_at, lease.ends_at))
+            notice = notice_after_pause(lease, now)
+            if notice != lease.notice:
+                rows.version += 1
+            kept_until = _within_end(expires_at, lease.ends_at)
+            return _keep(rows, lease, expires_at=kept_until, notice=notice)
 
     def extend(
         self,

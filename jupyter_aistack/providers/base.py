@@ -119,6 +119,13 @@ class Provider(ABC):
                 or does not answer.
         """
 
+    @property
+    def allowance(self) -> str:
+        """The devices that the launcher of this process may use, where the host has
+        more; the same text in all processes that may use the same. Empty for all.
+        """
+        return ""
+
     def driver_version(self) -> str:
         """Version of the driver; empty where there is none or it does not say."""
         return ""

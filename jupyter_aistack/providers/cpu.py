@@ -27,6 +27,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.system import cgroup
+from jupyter_aistack.system.launcher import allowed_cores
 from jupyter_aistack.system.memory import total_bytes
 
 from .base import Provider
@@ -76,6 +77,12 @@ class CPUProvider(Provider):
                 cores=self._cores,
             ),
         )
+
+    @property
+    def allowance(self) -> str:
+        """Its cores, where the host has more."""
+        is_all = len(self._cores) in (0, os.cpu_count())
+        return "" if is_all else f"cores {','.join(map(str, self._cores))}"
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         """The lease's cores, and as many threads in each library that starts its
@@ -248,14 +255,10 @@ def _usable_cores(host: str) -> tuple[int, ...]:
     Which cores depends on the host's name, so that containers that share a machine do
     not all crowd its first cores.
     """
-    allowed = (
-        sorted(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else list(range(os.cpu_count() or 1))
-    )
+    allowed = allowed_cores()
     limit = cgroup.cpu_limit()
     if limit is None or limit >= len(allowed):
-        return tuple(allowed)
+        return allowed
     start = zlib.crc32(host.encode()) % len(allowed)
     return tuple(sorted((allowed[start:] + allowed[:start])[: math.ceil(limit)]))
 

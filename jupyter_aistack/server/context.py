@@ -36,6 +36,7 @@ CHANGING_VERBS = frozenset(
     {
         "request",
         "cancel",
+        "take_back",
         "activate",
         "bind",
         "extend",

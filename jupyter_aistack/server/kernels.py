@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jupyter_core.utils import ensure_async
@@ -27,6 +28,16 @@ AT_WORK = frozenset({"busy", "starting", "restarting"})
 """Jupyter's words for a kernel that is not waiting for its user."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rename:
+    """What people call a notebook now, and what they have called it before, since its
+    kernel was started.
+    """
+
+    former: frozenset[str]
+    label: str
+
+
 class KernelRegistry:
     """What the broker may know of a Jupyter server's kernels. Use it from the event
     loop.
@@ -38,6 +49,7 @@ class KernelRegistry:
     def __init__(self, serverapp: Any) -> None:
         self._serverapp = serverapp
         self._labels: dict[str, tuple[str, float]] = {}
+        self._paths: dict[str, set[str]] = {}
         self._known: set[str] = set()
         self._observed: dict[str, Any] = {}
         self._was_busy: set[str] = set()
@@ -201,19 +213,39 @@ class KernelRegistry:
             self._labels[kernel_id] = (label, time.monotonic())
         return label
 
+    async def renames(self) -> dict[str, Rename]:
+        """The kernels whose notebooks have been renamed or moved."""
+        renames: dict[str, Rename] = {}
+        for session in await self._sessions():
+            kernel_id = (session.get("kernel") or {}).get("id")
+            path = _path_of(session)
+            if not kernel_id or not path:
+                continue
+            paths = self._paths.setdefault(kernel_id, set())
+            paths.add(path)
+            if len(paths) > 1:
+                former = frozenset(paths - {path})
+                renames[kernel_id] = Rename(former=former, label=path)
+        return renames
+
     async def _look_up_label(self, kernel_id: str) -> str:
+        for session in await self._sessions():
+            if (session.get("kernel") or {}).get("id") == kernel_id:
+                path = _path_of(session)
+                self._paths.setdefault(kernel_id, set()).add(path)
+                return path
+        return ""
+
+    async def _sessions(self) -> list[Mapping[str, Any]]:
         try:
-            sessions = await ensure_async(
+            sessions: list[Mapping[str, Any]] = await ensure_async(
                 self._serverapp.session_manager.list_sessions()
             )
         except Exception:
             # Another session manager may be plugged in; without a label all goes on.
             self._serverapp.log.debug("sessions cannot be listed", exc_info=True)
-            return ""
-        for session in sessions:
-            if (session.get("kernel") or {}).get("id") == kernel_id:
-                return _path_of(session)
-        return ""
+            return []
+        return sessions
 
     # -- which have ended --------------------------------------------------------------
 
@@ -244,6 +276,11 @@ class KernelRegistry:
         self._labels = {
             kernel_id: label
             for kernel_id, label in self._labels.items()
+            if kernel_id in self._known
+        }
+        self._paths = {
+            kernel_id: paths
+            for kernel_id, paths in self._paths.items()
             if kernel_id in self._known
         }
         return terminated

@@ -81,6 +81,29 @@ def cpu_limit(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float | None:
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
+def may_use_device(
+    major: int, minor: int, root: Path = ROOT, membership: Path = MEMBERSHIP
+) -> bool:
+    """Whether the device control group of version 1 lets this process read and write a
+    character device; True where it has no list of them.
+    """
+    for folder in _folders("devices", root, membership):
+        rules = _text(folder / "devices.list").splitlines()
+        if rules:
+            return any(_allows(rule, major, minor) for rule in rules)
+    return True
+
+
+def _allows(rule: str, major: int, minor: int) -> bool:
+    """Whether a line such as ``c 195:0 rwm`` is about a device."""
+    kind, numbers, access = (*rule.split(), "", "", "")[:3]
+    if kind == "a":
+        return True
+    own_major, _, own_minor = numbers.partition(":")
+    is_it = own_major in ("*", str(major)) and own_minor in ("*", str(minor))
+    return kind == "c" and is_it and {"r", "w"} <= set(access)
+
+
 def _folders(controller: str, root: Path, membership: Path) -> Iterator[Path]:
     """The group's folder and those above it, innermost first. In a container, the
     outermost may be the only folder.

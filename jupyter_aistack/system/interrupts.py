@@ -55,7 +55,7 @@ class DeferredInterrupts:
         self._undo = undo
         self._first_at: float | None = None
         self._is_asleep = False
-        self._before: Callable[[int, FrameType | None], object] | None = None
+        self._before: Any = None
 
     @property
     def is_pending(self) -> bool:

@@ -5,9 +5,17 @@ Nothing a client says of itself has to be believed, so no secret is needed.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+from pathlib import Path
 from typing import NamedTuple
+
+from .users import is_first_user_namespace
+
+_OVERFLOW_FILE = Path("/proc/sys/kernel/overflowuid")
+_OVERFLOW = 65534
+"""What Linux calls a user that has no number, unless it is told otherwise."""
 
 _CREDENTIALS = struct.Struct("3i")
 """``struct ucred`` of Linux: pid, uid and gid."""
@@ -24,6 +32,16 @@ class Peer(NamedTuple):
     pid: int
     uid: int
 
+    @property
+    def is_own_user(self) -> bool:
+        """Whether it is this process's user, and that can be told.
+
+        In a user namespace all users that have no number there share one, which may
+        be this process's own.
+        """
+        is_ambiguous = self.uid == overflow_uid() and not is_first_user_namespace()
+        return self.uid == os.getuid() and not is_ambiguous
+
 
 def has_peer_credentials() -> bool:
     """Whether this system can tell who is at the other end of a socket (Linux)."""
@@ -37,3 +55,11 @@ def peer_of(connection: socket.socket) -> Peer:
     )
     pid, uid, _ = _CREDENTIALS.unpack(credentials)
     return Peer(pid, uid)
+
+
+def overflow_uid() -> int:
+    """What users are called here that have no number in this user namespace."""
+    try:
+        return int(_OVERFLOW_FILE.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return _OVERFLOW

@@ -200,9 +200,12 @@ def _short(digest: Any) -> str:
     return str(digest.hexdigest())[:32]
 
 
-def code_tags() -> dict[str, str]:
+def code_tags(label: str = "") -> dict[str, str]:
     """Which code is running: the commit, whether files differ from it, the notebook,
     and a hash of the cells.
+
+    Args:
+        label: what the Jupyter server calls the notebook now; empty where none does.
     """
     tags: dict[str, str] = {}
     commit = _git("rev-parse", "HEAD")
@@ -211,10 +214,9 @@ def code_tags() -> dict[str, str]:
         changed = _git("status", "--porcelain", "--untracked-files=no")
         is_dirty = "unknown" if changed is None else str(bool(changed)).lower()
         tags["aistack.code.dirty"] = is_dirty
-    notebook = os.environ.get("JPY_SESSION_NAME")
+    notebook = notebook_tags(label)
     if notebook:
-        tags |= {"mlflow.source.name": notebook, "mlflow.source.type": "NOTEBOOK"}
-        tags["aistack.notebook"] = Path(notebook).name
+        tags |= notebook
     elif sys.argv and sys.argv[0]:
         tags |= {"mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
     cells = list(_cells())
@@ -223,6 +225,39 @@ def code_tags() -> dict[str, str]:
         digest = hashlib.sha256("\0".join(cells).encode())
         tags["aistack.code.cells_sha256"] = digest.hexdigest()
     return tags
+
+
+def notebook_tags(label: str = "") -> dict[str, str]:
+    """The notebook that is running, under its name of now; nothing outside one. For
+    `label` see :func:`code_tags`.
+    """
+    path = _notebook_path(label, os.environ.get("JPY_SESSION_NAME", ""))
+    if not path:
+        return {}
+    return {
+        "mlflow.source.name": path,
+        "mlflow.source.type": "NOTEBOOK",
+        "aistack.notebook": Path(path).name,
+    }
+
+
+def _notebook_path(label: str, first_path: str) -> str:
+    """Where the notebook is.
+
+    Args:
+        label: its path in the server, from the server's root.
+        first_path: where it was when its kernel was started. A notebook that is renamed
+            or moved keeps its kernel.
+    """
+    if (
+        not label
+        or Path(first_path).parts[-len(Path(label).parts) :] == Path(label).parts
+    ):
+        return first_path
+    for folder in Path(first_path).parents:
+        if (folder / label).is_file():
+            return str(folder / label)
+    return label
 
 
 def _cells() -> Iterator[str]:

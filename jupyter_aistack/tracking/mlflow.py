@@ -1,38 +1,52 @@
-"""MLflow behind the store port; the only module that imports it, and only when a run
-begins.
-"""
+"""MLflow behind the store port. It is imported when a run begins, and no sooner."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jupyter_aistack.exceptions import TrackingError
 
-from .store import Batch, RejectedByStore, Store, first_line, without_secrets
+from .active_run import ActiveRun
+from .bounds import Bounds, bounded, chosen_read_seconds, failure_of
+from .opening import one_sentence, open_experiment
+from .store import (
+    Batch,
+    RejectedByStore,
+    RunRejected,
+    Store,
+    first_line,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from .fingerprint import DataFingerprint
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+"""How long a server may take to answer one write, where the user has not set
+MLFLOW_HTTP_REQUEST_TIMEOUT.
+"""
 
 _LASTING = {
     "BAD_REQUEST",
     "INVALID_PARAMETER_VALUE",
     "INVALID_STATE",
-    "PERMISSION_DENIED",
     "RESOURCE_DOES_NOT_EXIST",
-    "UNAUTHENTICATED",
 }
-"""MLflow's error codes of what fails again when it is tried again."""
+"""MLflow's error codes of what fails again when it is tried again. A login that has run
+out is none of them: it may be renewed.
+"""
 
 
 class MLflowStore(Store):
-    """A new run of `experiment`, in the store at `uri`. Safe for threads; MLflow's own
-    active run is left alone.
+    """A new run of `experiment`, in the store at `uri`. Safe for threads.
+
+    Raises:
+        TrackingError: the store does not answer within seconds, or cannot be used.
     """
 
     def __init__(
@@ -43,17 +57,21 @@ class MLflowStore(Store):
         run_name: str | None,
         tags: Mapping[str, str],
     ) -> None:
-        _prepare_folder(uri)
-        with _quiet():
-            self._client = _client(uri)
-            with _one_sentence(f"no run can be started in {without_secrets(uri)}"):
-                experiment_id = _experiment_id(self._client, uri, experiment)
+        _import_mlflow()
+        self._bounds = Bounds(
+            connect_seconds=CONNECT_SECONDS,
+            read_seconds=chosen_read_seconds(READ_SECONDS),
+        )
+        with _quiet(), bounded(self._bounds):
+            self._client, experiment_id = open_experiment(uri, experiment)
+            with one_sentence(f"no run can be started in {without_secrets(uri)}"):
                 run = self._client.create_run(
                     experiment_id, tags=dict(tags), run_name=run_name
                 )
         self.uri = uri
         self.run_id = run.info.run_id
         self.run_name = run.info.run_name
+        self.active_run = ActiveRun(uri, run)
         if uri.startswith(("http://", "https://")):
             self.url = f"{without_secrets(uri).rstrip('/')}/#/experiments/{experiment_id}/runs/{self.run_id}"
 
@@ -65,8 +83,24 @@ class MLflowStore(Store):
         ]
         params = [Param(name, value) for name, value in batch.params.items()]
         tags = [RunTag(name, value) for name, value in batch.tags.items()]
-        with _lasting_as_rejected():
-            self._client.log_batch(self.run_id, metrics, params, tags)
+        try:
+            with self._calls():
+                self._client.log_batch(self.run_id, metrics, params, tags)
+        except RejectedByStore:
+            # One entry alone: is it the entry that is refused, or the run?
+            if len(batch) == 1:
+                self._check_open()
+            raise
+
+    def _check_open(self) -> None:
+        """Raises `RunRejected` when the run has been deleted."""
+        try:
+            with self._calls():
+                stage = self._client.get_run(self.run_id).info.lifecycle_stage
+        except RejectedByStore as error:
+            raise RunRejected(error.message) from error
+        if stage != "active":
+            raise RunRejected(f"the run is {stage}")
 
     def add_file(self, path: str) -> None:
         log = (
@@ -75,7 +109,7 @@ class MLflowStore(Store):
             else self._client.log_artifact
         )
         try:
-            with _lasting_as_rejected():
+            with self._calls():
                 log(self.run_id, path)
         except FileNotFoundError as error:
             raise RejectedByStore(
@@ -94,111 +128,39 @@ class MLflowStore(Store):
             profile=data.profile_json(),
         )
         inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
-        with _lasting_as_rejected():
+        with self._calls():
             self._client.log_inputs(self.run_id, inputs)
 
-    def finish(self, status: str) -> None:
-        with _lasting_as_rejected():
-            self._client.set_terminated(self.run_id, status)
+    def finish(self, status: str, ended_at: float) -> None:
+        with self._calls():
+            self._client.set_terminated(
+                self.run_id, status, end_time=round(ended_at * 1000)
+            )
+
+    @contextlib.contextmanager
+    def _calls(self) -> Iterator[None]:
+        """Calls of MLflow that are made once and within bounds, with errors as the port
+        has them.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with bounded(self._bounds):
+            try:
+                yield
+            except MlflowException as error:
+                if error.error_code in _LASTING:
+                    raise RejectedByStore(first_line(error)) from error
+                raise TrackingError(failure_of(error).why) from error
 
 
-def default_uri() -> str:
-    """Where runs go by default: where MLflow is set to store them, else beside the
-    notebook, else with the user's data.
-
-    ``mlflow.set_tracking_uri`` and MLFLOW_TRACKING_URI go first; then an ``mlflow.db``
-    in the working folder, which is where MLflow itself keeps its database; then
-    ``aistack/mlflow.db`` in Jupyter's data directory.
-    """
-    mlflow: Any = sys.modules.get("mlflow")
-    if mlflow is not None and mlflow.is_tracking_uri_set():
-        return str(mlflow.get_tracking_uri())
-    configured = os.environ.get("MLFLOW_TRACKING_URI")
-    if configured:
-        return configured
-    beside = Path("mlflow.db").resolve()
-    if beside.exists():
-        return f"sqlite:///{beside}"
-    from jupyter_core.paths import jupyter_data_dir
-
-    return f"sqlite:///{Path(jupyter_data_dir()) / 'aistack' / 'mlflow.db'}"
-
-
-def _client(uri: str) -> Any:
+def _import_mlflow() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
-        from mlflow.tracking import MlflowClient
+        import mlflow.tracking  # noqa: F401
     except ImportError as error:
         raise TrackingError(
             'MLflow is not installed; run: pip install "jupyter_aistack[train]"'
         ) from error
-    with _one_sentence(f"the tracking store {without_secrets(uri)} cannot be opened"):
-        return MlflowClient(uri)
-
-
-def _prepare_folder(uri: str) -> None:
-    path = _sqlite_path(uri)
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrackingError(
-            f"tracking_uri: the folder {path.parent} cannot be made ({error.strerror})"
-        ) from error
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(uri.removeprefix("sqlite:///")).absolute()
-
-
-def _experiment_id(client: Any, uri: str, name: str) -> str:
-    """The experiment's id; it is made when there is none, also when another process
-    makes it at the same moment.
-    """
-    from mlflow.exceptions import MlflowException
-
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        path = _sqlite_path(uri)
-        # Without a place of their own, artifacts would land in a folder of the working
-        # directory.
-        location = None if path is None else str(path.parent / "mlartifacts")
-        try:
-            return str(client.create_experiment(name, artifact_location=location))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            experiment = client.get_experiment_by_name(name)
-    if experiment.lifecycle_stage != "active":
-        raise TrackingError(
-            f"experiment: {name!r} has been deleted; restore it in MLflow or choose another name"
-        )
-    return str(experiment.experiment_id)
-
-
-@contextlib.contextmanager
-def _one_sentence(what: str) -> Iterator[None]:
-    try:
-        yield
-    except TrackingError:
-        raise
-    except Exception as error:
-        raise TrackingError(f"{what}: {first_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _lasting_as_rejected() -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code in _LASTING:
-            raise RejectedByStore(first_line(error)) from error
-        raise
 
 
 @contextlib.contextmanager

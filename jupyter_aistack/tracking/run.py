@@ -15,29 +15,40 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client.display import Panel
 from jupyter_aistack.core.model.units import format_duration
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest, TrackingError
+from jupyter_aistack.exceptions import InvalidRequest, TrackingError
 from jupyter_aistack.system.users import current_user
 
+from .artifacts import upload
 from .cost import Cost
-from .fingerprint import code_tags, data_fingerprint
-from .store import Store, first_line, without_secrets
+from .ending import end_run, status_of
+from .fingerprint import code_tags, data_fingerprint, notebook_tags
+from .progress import FlushProgress
+from .run_panel import run_panel
+from .store import Job, first_line
+from .termination import guard
+from .usage_meter import RunMeter, start_meter
 from .values import (
     MAX_PARAM,
     MAX_TAG,
     MetricSeries,
+    checked_experiment,
     checked_name,
     checked_number,
+    checked_step,
     shortened,
 )
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from .usage_meter import RunMeter
+    from .mlflow import MLflowStore
 
 log = logging.getLogger("jupyter_aistack")
 
 FLUSH_SECONDS = 30.0
-MAX_EXPERIMENT = 500
+"""How long a store may take nothing before what it has not stored is given up."""
+
+TERMINATED_SECONDS = 5.0
+"""The same when the process is told to end: who tells it will not wait for long."""
 
 
 def track(
@@ -52,27 +63,28 @@ def track(
 
     It is stored in MLflow, by default in an SQLite file, so no server is needed. What
     is logged goes to a queue in memory and is written by a thread, so a training loop
-    never waits for the store.
+    never waits for the store. Entering the ``with`` does, for seconds at most where a
+    server does not answer; leaving it waits as long as the store takes what is queued.
+
+    Inside the ``with`` it is MLflow's active run: ``mlflow.autolog`` and calls such as
+    ``mlflow.log_metric`` add to it.
 
     Args:
         experiment: name of the experiment; made when there is none.
         run_name: name of the run; MLflow invents one otherwise.
         tags, params: what to note at the start.
         tracking_uri: where to store it; see
-            :func:`~jupyter_aistack.tracking.mlflow.default_uri` for the default.
+            :func:`~jupyter_aistack.tracking.active_run.default_uri` for the default.
 
     Raises (on entering the ``with``):
         InvalidRequest: a name cannot be used.
-        TrackingError: the store cannot be opened.
+        TrackingError: the store cannot be opened, or its server does not answer.
+
+    Raises (on leaving it):
+        TrackingError: how much could not be stored, and why.
     """
-    is_name = isinstance(experiment, str) and bool(experiment.strip())
-    if not is_name or len(experiment) > MAX_EXPERIMENT:
-        raise InvalidRequest(
-            f"experiment: expected a name of 1 to {MAX_EXPERIMENT} characters, got {experiment!r}",
-            field="experiment",
-        )
     return Run(
-        experiment,
+        checked_experiment(experiment),
         run_name=run_name,
         tags=tags or {},
         params=params or {},
@@ -81,7 +93,8 @@ def track(
 
 
 class Run:
-    """One run. Its methods may be called from any thread; none waits for the store.
+    """One run. Its methods may be called from any thread of the process that began it;
+    of them only :meth:`flush` waits for the store.
 
     Attributes:
         experiment: name of the experiment.
@@ -113,8 +126,10 @@ class Run:
         }
         self._params: dict[str, str] = {}
         self._series: dict[str, MetricSeries] = {}
-        self._lock = threading.Lock()
-        self._store: Store | None = None
+        # A signal may end the run while its thread holds the lock.
+        self._lock = threading.RLock()
+        self._pid = 0
+        self._store: MLflowStore | None = None
         self._writer: Writer | None = None
         self._meter: RunMeter | None = None
         self._started_at = 0.0
@@ -150,10 +165,18 @@ class Run:
 
         Args:
             step: place on the curve; None counts the calls, for each metric by itself.
-            metrics: numbers, also as 0-dimensional arrays or tensors.
+            metrics: numbers, also as arrays or tensors of one number.
+
+        Raises:
+            InvalidRequest: one of them is none; then nothing is logged.
         """
-        for name, value in metrics.items():
-            self.log_metric(name, value, step)
+        place = None if step is None else checked_step(step)
+        numbers = {
+            name: checked_number(checked_name("metric", name), value)
+            for name, value in metrics.items()
+        }
+        for name, number in numbers.items():
+            self.log_metric(name, number, place)
 
     def log_metric(self, name: str, value: Any, step: int | None = None) -> None:
         """Log one metric; for names that are no Python words, such as ``val/auc``."""
@@ -169,14 +192,20 @@ class Run:
         it is refused.
         """
         writer = self._open()
-        for name, value in values.items():
-            text = shortened(value, MAX_PARAM)
-            known = self._params.setdefault(checked_name("param", name), text)
-            if known != text:
-                raise InvalidRequest(
-                    f"param {name}: is {known!r} already and cannot become {text!r}; use a tag for what changes",
-                    field="params",
-                )
+        texts = {
+            checked_name("param", name): shortened(value, MAX_PARAM)
+            for name, value in values.items()
+        }
+        with self._lock:
+            for name, text in texts.items():
+                known = self._params.get(name, text)
+                if known != text:
+                    raise InvalidRequest(
+                        f"param {name}: is {known!r} already and cannot become {text!r}; use a tag for what changes",
+                        field="params",
+                    )
+            self._params |= texts
+        for name, text in texts.items():
             writer.param(name, text)
 
     def tag(self, name: str, value: Any) -> None:
@@ -190,12 +219,7 @@ class Run:
         """
         writer = self._open()
         store = self._begun()
-        absolute = os.path.abspath(path)
-        if not os.path.exists(absolute):
-            raise InvalidRequest(
-                f"artifact: there is no file or folder {absolute}", field="path"
-            )
-        writer.job(lambda: store.add_file(absolute))
+        writer.job(upload(store, path))
 
     def data(self, name: str, data: Any) -> None:
         """Note which data the run uses: a frame, a file or a folder; rows, columns,
@@ -205,46 +229,62 @@ class Run:
         store = self._begun()
         fingerprint = data_fingerprint(checked_name("data", name), data)
         writer.tag(f"aistack.data.{name}", fingerprint.digest)
-        writer.job(lambda: store.add_data(fingerprint))
+        writer.job(Job(call=lambda: store.add_data(fingerprint)))
 
     def flush(self, timeout: float = FLUSH_SECONDS) -> None:
-        """Wait until all is stored; raises `TrackingError` with how much is not after
-        `timeout` seconds.
+        """Wait until all is stored, as long as the store takes something.
+
+        Args:
+            timeout: give up when it has taken nothing for so many seconds.
+
+        Raises:
+            TrackingError: how much is not stored, and why.
         """
-        self._open().flush(timeout)
+        self._open().flush(timeout, FlushProgress())
 
     # -- begin and end -----------------------------------------------------------------
 
     def __enter__(self) -> Run:
-        from .mlflow import MLflowStore, default_uri
-
         if self._store is not None:
             raise TrackingError(
                 "this run has begun already; call track() again for another"
             )
         self._started_at = time.time()
-        self._meter = _start_meter()
-        tags = {
-            **code_tags(),
-            "mlflow.user": current_user(),
-            **self._slice_tags(),
-            **self._first_tags,
-        }
-        uri = self._tracking_uri or default_uri()
+        self._pid = os.getpid()
+        self._meter = start_meter()
         try:
-            store = MLflowStore(
-                uri, self.experiment, run_name=self._run_name, tags=tags
-            )
+            self._begin()
         except BaseException:
-            self._stop_meter()
+            if self._meter:
+                self._meter.stop()
             raise
+        return self
+
+    def _begin(self) -> None:
+        from .active_run import default_uri
+        from .mlflow import MLflowStore
+
+        uri = self._tracking_uri or default_uri()
+        store = MLflowStore(
+            uri, self.experiment, run_name=self._run_name, tags=self._tags_at_begin()
+        )
         self._store = store
         self.run_id = store.run_id
         self.status = "RUNNING"
         self._writer = Writer(store)
+        store.active_run.begin()
         atexit.register(self._abandon)
+        guard.add(self._terminate)
         self.params(self._first_params)
-        return self
+
+    def _tags_at_begin(self) -> dict[str, str]:
+        label = self._meter.label if self._meter else ""
+        return {
+            **code_tags(label),
+            "mlflow.user": current_user(),
+            **self._slice_tags(),
+            **self._first_tags,
+        }
 
     def __exit__(
         self,
@@ -252,43 +292,63 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.status != "RUNNING":
+        if not self._is_ours_and_open():
             return
         if error is not None and not isinstance(error, GeneratorExit):
             self.tag("aistack.error", f"{type(error).__name__}: {first_line(error)}")
         try:
-            self._end(_status(error))
+            self._end(status_of(error))
         except TrackingError as failure:
             # The error of the work itself goes on to the user.
             if error is None:
                 raise
             log.warning("tracking: %s", failure.message)
 
+    def _is_ours_and_open(self) -> bool:
+        """Whether this process may end the run: a child forked inside the ``with`` may
+        not.
+        """
+        return self.status == "RUNNING" and self._pid == os.getpid()
+
     def _abandon(self) -> None:
         """The process ends with the run still open."""
+        if not self._is_ours_and_open():
+            return
         try:
             self._end("KILLED")
         except TrackingError as failure:
             log.warning("tracking: %s", failure.message)
 
     def _end(self, status: str) -> None:
-        writer = self._open()
-        store = self._begun()
-        atexit.unregister(self._abandon)
-        self._stop_meter()
-        self._log_cost()
-        for name, value in self._slice_tags().items():
-            writer.tag(name, value)
-        writer.job(lambda: store.finish(status))
-        self.status = status
-        try:
-            writer.flush(FLUSH_SECONDS)
-        finally:
-            writer.close()
-
-    def _stop_meter(self) -> None:
         if self._meter:
             self._meter.stop()
+        tags = self._slice_tags()
+        if self._meter:
+            tags |= notebook_tags(self._meter.label)
+        for name, value in tags.items():
+            self._open().tag(name, value)
+        self._close(status, FLUSH_SECONDS)
+
+    def _terminate(self) -> None:
+        """The process has been told to end. The main thread is stopped anywhere, so no
+        broker is asked: a lock of its client may be held.
+        """
+        if not self._is_ours_and_open():
+            return
+        try:
+            self._close("KILLED", TERMINATED_SECONDS)
+        except TrackingError as failure:
+            log.warning("tracking: %s", failure.message)
+
+    def _close(self, status: str, timeout: float) -> None:
+        writer = self._open()
+        store = self._begun()
+        self._log_cost()
+        self.status = status
+        atexit.unregister(self._abandon)
+        guard.remove(self._terminate)
+        store.active_run.end()
+        end_run(store, writer, status, timeout=timeout)
 
     def _log_cost(self) -> None:
         """The cost as metrics; what is not known is not logged."""
@@ -307,9 +367,14 @@ class Run:
     def _open(self) -> Writer:
         if self._writer is None or self.status != "RUNNING":
             raise TrackingError("the run is not open; log inside its `with` block")
+        if self._pid != os.getpid():
+            raise TrackingError(
+                f"the run belongs to process {self._pid}, and this is a child forked from it; log there, or begin a "
+                "run of its own here"
+            )
         return self._writer
 
-    def _begun(self) -> Store:
+    def _begun(self) -> MLflowStore:
         assert self._store is not None  # _open() was called before
         return self._store
 
@@ -324,13 +389,7 @@ class Run:
             ("metrics stored", self.metrics_logged),
             ("age", age),
         ]
-        uri = without_secrets(self.tracking_uri)
-        viewer = self.url or (f"mlflow ui --backend-store-uri {uri}" if uri else "")
-        return Panel(
-            title=f"Experiment {self.experiment}",
-            rows=rows,
-            remark=f"look at it: {viewer}" if viewer else "",
-        )
+        return run_panel(self.experiment, rows, uri=self.tracking_uri, url=self.url)
 
     def __repr__(self) -> str:
         return f"<run {self.run_id or '-'} of {self.experiment!r}: {self.status}, {self.metrics_logged} metrics stored>"
@@ -339,28 +398,3 @@ class Run:
         self, include: Any = None, exclude: Any = None
     ) -> dict[str, str]:
         return self.panel()._repr_mimebundle_()
-
-
-def _start_meter() -> RunMeter | None:
-    """A running meter; None, with a warning, where no broker can be reached: the run
-    goes on without its cost.
-    """
-    from jupyter_aistack.client import client
-
-    from .usage_meter import RunMeter
-
-    try:
-        meter = RunMeter(client.connect())
-        meter.start()
-    except AIStackError as error:
-        log.warning(
-            "tracking: the slice and its cost are not recorded (%s)", first_line(error)
-        )
-        return None
-    return meter
-
-
-def _status(error: BaseException | None) -> str:
-    if error is None:
-        return "FINISHED"
-    return "FAILED" if isinstance(error, Exception) else "KILLED"

@@ -26,6 +26,10 @@ class RejectedByStore(TrackingError):
     """The store will never take this; trying again is of no use."""
 
 
+class RunRejected(RejectedByStore):
+    """The store takes nothing more for this run, as when it has been deleted there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MetricPoint:
     """One value of a metric.
@@ -43,14 +47,28 @@ class MetricPoint:
     step: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One call of the store, such as the upload of an artifact.
+
+    Attributes:
+        call: what is called; it raises as :meth:`Store.write` does.
+        patience_seconds: how much longer than usual it may take before it counts as
+            stuck; asked for by the thread that makes the call.
+    """
+
+    call: Callable[[], None]
+    patience_seconds: Callable[[], float] = field(default=lambda: 0.0)
+
+
 @dataclass(kw_only=True)
 class Batch:
-    """What is written at once: a few entries, or one job such as an artifact."""
+    """What is written at once: a few entries, or one job."""
 
     points: list[MetricPoint] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    job: Callable[[], None] | None = None
+    job: Job | None = None
 
     def __len__(self) -> int:
         texts = len(self.params) + len(self.tags)
@@ -74,7 +92,8 @@ class Store(ABC):
         """Store a batch, whole. Repeating it changes nothing.
 
         Raises:
-            RejectedByStore: it will never be taken.
+            RejectedByStore: something in it will never be taken.
+            RunRejected: nothing more will be taken for this run.
             Exception: it was not stored, and may be when tried again.
         """
 
@@ -87,9 +106,9 @@ class Store(ABC):
         """Note which data the run used. Raises as `write` does."""
 
     @abstractmethod
-    def finish(self, status: str) -> None:
-        """Close the run as ``FINISHED``, ``FAILED`` or ``KILLED``. Raises as `write`
-        does.
+    def finish(self, status: str, ended_at: float) -> None:
+        """Close the run as ``FINISHED``, ``FAILED`` or ``KILLED``, at a moment in
+        seconds since the epoch. Raises as `write` does.
         """
 
 

@@ -5,6 +5,7 @@ energy.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -28,10 +29,13 @@ from .cost import (
     own_leases,
     slice_hours,
 )
+from .store import first_line
 from .values import MAX_TAG
 
 if TYPE_CHECKING:
     from jupyter_aistack.client.client import Client
+
+log = logging.getLogger("jupyter_aistack")
 
 SAMPLE_SECONDS = 3.0
 JSON = Mapping[str, Any]
@@ -174,6 +178,10 @@ class RunMeter:
 
     A broker that does not answer is passed over: what cannot be measured is missing
     from the cost, and the run goes on.
+
+    Attributes:
+        label: what the Jupyter server calls the notebook, as of the last answer; empty
+            where none does.
     """
 
     def __init__(self, client: Client, *, interval: float = SAMPLE_SECONDS) -> None:
@@ -182,7 +190,9 @@ class RunMeter:
         self._interval = interval
         self._started_at = time.time()
         self._ended_at: float | None = None
-        self._lock = threading.Lock()
+        self.label = ""
+        # A signal may end the run while this thread holds the lock.
+        self._lock = threading.RLock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(
             target=self._sample_until_stopped, name="aistack-meter", daemon=True
@@ -242,6 +252,7 @@ class RunMeter:
             bill = self._client.call("bill", settle=True)
             with self._lock:
                 self._samples.charged.add(bill)
+            self.label = bill.get("label") or self.label
 
     @property
     def has_leases(self) -> bool:
@@ -285,6 +296,23 @@ class RunMeter:
             # The next sample may be answered again.
             with contextlib.suppress(AIStackError):
                 self.sample()
+
+
+def start_meter() -> RunMeter | None:
+    """A running meter; None, with a warning, where no broker can be reached: the run
+    goes on without its cost.
+    """
+    from jupyter_aistack.client import client
+
+    try:
+        meter = RunMeter(client.connect())
+        meter.start()
+    except AIStackError as error:
+        log.warning(
+            "tracking: the slice and its cost are not recorded (%s)", first_line(error)
+        )
+        return None
+    return meter
 
 
 def _tags(leases: list[JSON], devices: list[JSON], energy_by: str) -> dict[str, str]:

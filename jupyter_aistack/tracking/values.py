@@ -5,9 +5,10 @@ repeat.
 from __future__ import annotations
 
 import math
-import numbers
+import operator
 import posixpath
 import re
+import reprlib
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +17,27 @@ from jupyter_aistack.exceptions import InvalidRequest
 
 from .store import MetricPoint
 
+MAX_EXPERIMENT = 500
 MAX_PARAM = 6000
 MAX_TAG = 8000
 """Characters a param and a tag may have; longer values are cut."""
 
 MAX_STEP = 2**63
+TRUTHS = ("bool", "torch.bool")
+NO_NUMBERS = ("complex", "datetime", "timedelta", "<U", "|S", "<M", "<m")
+"""How the names of types begin whose values are no numbers, in numpy and torch."""
 _NAME = re.compile(r"[\w\-. :/]{1,250}")
+
+
+def checked_experiment(name: Any) -> str:
+    """The name of an experiment. Raises `InvalidRequest` for what is none."""
+    is_name = isinstance(name, str) and bool(name.strip())
+    if not is_name or len(name) > MAX_EXPERIMENT:
+        raise InvalidRequest(
+            f"experiment: expected a name of 1 to {MAX_EXPERIMENT} characters, got {_shown(name)}",
+            field="experiment",
+        )
+    return str(name)
 
 
 def checked_name(kind: str, name: Any) -> str:
@@ -46,33 +62,97 @@ def _is_plain_path(name: str) -> bool:
 
 
 def checked_step(step: Any) -> int:
-    """A place on a curve. Raises `InvalidRequest` for what is no whole number."""
-    is_whole = isinstance(step, numbers.Integral) and not isinstance(step, bool)
-    if not is_whole or not -MAX_STEP < int(step) < MAX_STEP:
+    """A place on a curve: a whole number of any library, also as an array or tensor
+    without dimensions.
+
+    Raises:
+        InvalidRequest: it is none, or too large.
+    """
+    place = None if _is_truth(step) else _index(step)
+    if place is None or not -MAX_STEP < place < MAX_STEP:
         raise InvalidRequest(
-            f"step: expected a whole number, got {step!r}", field="step"
+            f"step: expected a whole number, got {_shown(step)}", field="step"
         )
-    return int(step)
+    return place
+
+
+def _index(value: Any) -> int | None:
+    try:
+        return operator.index(value)
+    except Exception:  # any library may refuse in any way
+        return None
+
+
+def _is_truth(value: Any) -> bool:
+    """Whether it is true or false, of any library."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in TRUTHS
 
 
 def checked_number(name: str, value: Any) -> float:
-    """The value of a metric: a number, or an array or tensor of one number.
+    """The value of a metric: a number, or an array or tensor of one number. True and
+    false count as 1 and 0.
 
     Raises:
         InvalidRequest: it is neither; the metric is named.
     """
-    if isinstance(value, (str, bytes)):
+    single = None if _is_no_number(value) else _single(value)
+    number = None if _is_no_number(single) else _float(single)
+    if number is None:
         raise InvalidRequest(
-            f"metric {name}: expected a number, got {value!r}", field=name
+            f"metric {name}: expected a number, got {_shown(value)}", field=name
         )
+    return number
+
+
+def _is_no_number(value: Any) -> bool:
+    """Texts, complex numbers, times and masked values, some of which Python would take
+    for one.
+    """
+    if isinstance(value, (str, bytes, bytearray, complex)) or _is_masked(value):
+        return True
+    kind = str(getattr(value, "dtype", ""))
+    return kind.removeprefix("torch.").startswith(NO_NUMBERS)
+
+
+def _is_masked(value: Any) -> bool:
+    """Whether numpy has masked it: it is unknown, and what lies below is no value."""
+    mask = getattr(value, "mask", None)
+    any_masked = getattr(mask, "any", None)
+    return callable(any_masked) and bool(any_masked())
+
+
+def _single(value: Any) -> Any:
+    """The only element of an array or tensor; anything else as it is."""
+    # A gradient that is only read must not be warned of.
+    detach = getattr(value, "detach", None)
+    if callable(detach):
+        value = detach()
+    item = getattr(value, "item", None)
+    if not callable(item):
+        return value
+    try:
+        return item()
+    except Exception:
+        return None  # more elements than one, or none
+
+
+def _float(value: Any) -> float | None:
     try:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(
-            f"metric {name}: expected a number, got {type(value).__name__}", field=name
-        ) from error
+    except Exception:  # any library may refuse in any way
+        return None
+
+
+def _shown(value: Any) -> str:
+    """A refused value, for people: short, and never a whole array."""
+    is_plain = value is None or isinstance(value, (bool, int, float, str, bytes))
+    if is_plain:
+        return reprlib.repr(value)
+    shape = getattr(value, "shape", None)
+    kind = type(value).__name__
+    return f"{kind} of shape {tuple(shape)}" if isinstance(shape, tuple) else kind
 
 
 def shortened(value: Any, most: int) -> str:

@@ -15,7 +15,6 @@ import pytest
 from jupyter_aistack.cli import main
 from jupyter_aistack.cli.accounting import COLUMNS, as_csv
 from jupyter_aistack.client import client as clients
-from jupyter_aistack.config import open_ledger
 from jupyter_aistack.core.accounting.charges import (
     NO_LEVELS,
     UsageRecord,
@@ -24,6 +23,7 @@ from jupyter_aistack.core.accounting.charges import (
 )
 from jupyter_aistack.core.accounting.usage_report import week_name
 from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.ledger.opening import open_ledger
 from jupyter_aistack.system.users import current_user
 
 TODAY = day_of(time.time())

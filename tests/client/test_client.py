@@ -5,8 +5,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,11 @@ from jupyter_aistack.client import client as clients
 from jupyter_aistack.client.client import Client, LeaseHandle, request
 from jupyter_aistack.client.embedded import EmbeddedTransport
 from jupyter_aistack.client.runtime import attach as attaching
-from jupyter_aistack.client.transports import SocketTransport
+from jupyter_aistack.client.transports import SocketTransport, Transport
 from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.exceptions import (
     AcquireTimeout,
+    AIStackError,
     InvalidRequest,
     LeaseError,
     LedgerUnavailable,
@@ -61,6 +63,53 @@ def test_a_lease_is_held_inside_the_with_and_given_back_after(
     assert gpu_client.leases() == []
     assert "AISTACK_LEASE" not in os.environ
     assert lease.release().lease["outcome"] == "released"  # type: ignore[index]
+
+
+class LostAnswers(Transport):
+    """Passes on what is asked, and loses the answer to requests.
+
+    Args:
+        inner: where to.
+        error: what is raised instead.
+    """
+
+    kind = "lost"
+
+    def __init__(self, inner: Transport, error: BaseException) -> None:
+        self.inner = inner
+        self.error = error
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def call(self, verb: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        answer = self.inner.call(verb, payload)
+        if verb == "request":
+            raise self.error
+        return answer
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LedgerUnavailable("no Jupyter server answers"),
+        AIStackError("the Jupyter server closed the connection"),
+        KeyboardInterrupt(),
+        RuntimeError("out of memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_lease_whose_asker_got_no_answer_is_taken_back(
+    gpu_client: Client, error: BaseException
+) -> None:
+    lost = Client(LostAnswers(EmbeddedTransport(), error))
+    with gpu_client.request("1/2", attach=False):
+        for spec in ("1/4", "1"):  # granted, and queued
+            with pytest.raises(type(error)):
+                lost.request(spec, attach=False)
+    assert gpu_client.leases() == gpu_client.queue() == []
+    assert "failed" in [lease["outcome"] for lease in gpu_client.leases(ended=True)]
+    lost.close()
 
 
 def test_a_cpu_slice_binds_this_process_and_lets_go_of_it_again(

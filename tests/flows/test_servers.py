@@ -19,9 +19,9 @@ from urllib.request import Request, urlopen
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.config import open_ledger
 from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
+from jupyter_aistack.ledger.opening import open_ledger
 from jupyter_aistack.providers.registry import build_providers
 from jupyter_aistack.system.processes import parents
 from tests.fakes.kernel_server import ALL, SLEEPER, environment_of, write_kernelspec

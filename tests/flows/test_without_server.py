@@ -17,9 +17,9 @@ from jupyter_client.manager import AsyncKernelManager, KernelManager
 from nbclient import NotebookClient
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.config import open_ledger
 from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.kernel import lease_monitor
+from jupyter_aistack.ledger.opening import open_ledger
 from jupyter_aistack.providers.registry import build_providers
 from tests.fakes.kernel_server import IPYKERNEL, WriteKernel, active, environment_of
 from tests.fakes.waiting import until

@@ -25,7 +25,14 @@ from jupyter_aistack.core.model.device_state import (
     suspended,
 )
 from jupyter_aistack.core.model.events import EventKind
-from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition, Outcome
+from jupyter_aistack.core.model.lease import (
+    Lease,
+    LeaseState,
+    LeaseTransition,
+    Notice,
+    NoticeKind,
+    Outcome,
+)
 from jupyter_aistack.core.model.plan import (
     End,
     Grant,
@@ -721,6 +728,19 @@ def test_renewing_moves_the_time_but_never_beyond_the_end(
     assert ledger.renew(lease.id, lease.token, 80.0, 140.0).expires_at == 100.0
     assert ledger.lease(lease.id, 99.9).is_live
     assert ledger.lease(lease.id, 100.0).outcome is Outcome.EXPIRED
+
+
+def test_a_notice_runs_on_for_as_long_as_nobody_could_renew(
+    ledger: Ledger, wish: Wish, grant: Granter
+) -> None:
+    lease = grant(ledger, wish("r-1"))
+    notice = Notice(kind=NoticeKind.PREEMPT, at=50.0, ends_at=80.0, request_id="r-2")
+    ledger.bind(lease.id, lease.token, 50.0, notice=notice)
+    assert ledger.renew(lease.id, lease.token, 55.0, 115.0).notice == notice
+    before = version(ledger, 300.0)
+    renewed = ledger.renew(lease.id, lease.token, 315.0, 375.0)
+    assert renewed.notice == replace(notice, ends_at=280.0)
+    assert version(ledger, 315.0) > before, "plans that went by it are over"
 
 
 def test_renewing_is_not_an_event(ledger: Ledger, wish: Wish, grant: Granter) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.server import kernels as kernels_module
 from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.server.kernels import KernelRegistry
@@ -45,6 +47,29 @@ async def test_kernel_that_is_gone_for_a_while_loses_its_lease_and_its_place(
     assert await until(
         lambda: context.broker.request(waiting.id).state.value == "cancelled"
     )
+
+
+async def test_a_lease_goes_by_its_notebooks_name_of_now(
+    server: Any, jp_fetch: Any, context: ServerContext
+) -> None:
+    asked = {"path": "Untitled.ipynb", "type": "notebook", "name": "Untitled.ipynb"}
+    body = json.dumps({**asked, "kernel": {"name": "python3"}})
+    response = await jp_fetch("api", "sessions", method="POST", body=body)
+    session = json.loads(response.body)
+    assert await _kernels(server).renames() == {}
+    broker = context.broker
+    ours = holder(session["kernel"]["id"], host=broker.host, pid=os.getpid())
+    named = [
+        broker.submit("1/8", replace(ours, label=label)).lease_id
+        for label in ("Untitled.ipynb", "my own name")
+    ]
+    worker = replace(ours, id="worker-1", parent=ours.id, label="Untitled.ipynb")
+    named.append(broker.submit("1/8", replace(worker, kind=HolderKind.WORKER)).lease_id)
+    renamed = json.dumps({"path": "work/final.ipynb"})
+    await jp_fetch("api", "sessions", session["id"], method="PATCH", body=renamed)
+    await until(lambda: broker.lease(named[0]).holder.label == "work/final.ipynb")
+    labels = [broker.lease(lease_id).holder.label for lease_id in named]
+    assert labels == ["work/final.ipynb", "my own name", "work/final.ipynb"]
 
 
 async def test_kernels_of_other_servers_are_left_alone(

@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.ledger.conftest import postgres_server
+
+__all__ = ["postgres_server"]
+
 
 @pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -11,7 +11,11 @@ import pytest
 
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.tracking import fingerprint
-from jupyter_aistack.tracking.fingerprint import code_tags, data_fingerprint
+from jupyter_aistack.tracking.fingerprint import (
+    code_tags,
+    data_fingerprint,
+    notebook_tags,
+)
 
 
 @pytest.fixture
@@ -166,6 +170,43 @@ def test_code_is_told_by_commit_notebook_and_cells(
     changed = code_tags()
     assert changed["aistack.code.dirty"] == "true"
     assert changed["aistack.code.cells_sha256"] != tags["aistack.code.cells_sha256"]
+
+
+def test_a_renamed_notebook_is_told_by_its_new_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "final.ipynb").touch()
+    monkeypatch.setenv("JPY_SESSION_NAME", str(work / "Untitled.ipynb"))
+    label = "work/final.ipynb"  # as the server has it, from its root
+    assert notebook_tags(label) == {
+        "mlflow.source.name": str(work / "final.ipynb"),
+        "mlflow.source.type": "NOTEBOOK",
+        "aistack.notebook": "final.ipynb",
+    }
+    assert code_tags(label)["aistack.notebook"] == "final.ipynb"
+
+
+@pytest.mark.parametrize(
+    ("label", "first_path", "path"),
+    [
+        ("", "/srv/a/b.ipynb", "/srv/a/b.ipynb"),
+        ("a/b.ipynb", "/srv/a/b.ipynb", "/srv/a/b.ipynb"),
+        ("a/new.ipynb", "/srv/a/b.ipynb", "a/new.ipynb"),
+        ("a/new.ipynb", "", "a/new.ipynb"),
+    ],
+)
+def test_what_is_known_of_a_notebooks_name_is_told(
+    monkeypatch: pytest.MonkeyPatch, label: str, first_path: str, path: str
+):
+    monkeypatch.setenv("JPY_SESSION_NAME", first_path)
+    assert notebook_tags(label)["mlflow.source.name"] == path
+
+
+def test_a_script_is_no_notebook(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert notebook_tags() == {}
 
 
 def test_outside_a_repository_no_commit_is_claimed(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import logging
 import math
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,7 +16,9 @@ import pytest
 import jupyter_aistack as aistack
 from jupyter_aistack.exceptions import InvalidRequest, TrackingError
 from jupyter_aistack.tracking import run as running
-from jupyter_aistack.tracking.mlflow import MLflowStore, default_uri
+from jupyter_aistack.tracking.mlflow import MLflowStore
+from tests.fakes.mlflow_server import tracking_server
+from tests.fakes.waiting import wait_until
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -153,6 +157,191 @@ def test_a_run_left_open_when_the_process_ends_is_stored_and_closed(
     run_id = done.stdout.strip()
     assert stored.get_run(run_id).info.status == "KILLED"
     assert len(stored.get_metric_history(run_id, "loss")) == 500
+
+
+def run_script(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A script that tracks, to its end."""
+    code = "import os, signal, sys\nimport jupyter_aistack as aistack\n"
+    return subprocess.run(
+        [sys.executable, "-c", code + textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=200,
+    )
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_process_that_is_told_to_end_stores_what_it_has_logged(
+    mlflow_uri: str, stored: Any, tmp_path: Path, name: str
+):
+    done = run_script(
+        f"""
+        with aistack.track("told", tracking_uri={mlflow_uri!r}) as run:
+            print(run.run_id, flush=True)
+            for step in range(3000):
+                run.log(step, loss=step)
+            os.kill(os.getpid(), signal.{name})
+            signal.pause()
+        """,
+        tmp_path,
+    )
+    assert done.returncode == -signal.Signals[name]
+    run_id = done.stdout.strip()
+    assert stored.get_run(run_id).info.status == "KILLED"
+    assert len(stored.get_metric_history(run_id, "loss")) == 3000
+    assert done.stderr == ""
+
+
+def test_a_process_that_is_told_to_end_says_what_it_could_not_store(tmp_path: Path):
+    with tracking_server() as server:
+        done = run_script(
+            f"""
+            from jupyter_aistack.tracking import run as running
+            running.TERMINATED_SECONDS = 0.3
+            with aistack.track("told", tracking_uri={server.uri!r}) as run:
+                run.flush()
+                os.environ["http_proxy"] = "http://127.0.0.1:9"
+                for step in range(129):
+                    run.log(step, loss=step)
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pause()
+            """,
+            tmp_path,
+        )
+    assert done.returncode == -signal.SIGTERM
+    assert "129 points" in done.stderr
+    assert "shown as running" in done.stderr
+
+
+def test_a_forked_child_leaves_the_run_to_its_parent(
+    mlflow_uri: str, stored: Any, tmp_path: Path
+):
+    done = run_script(
+        f"""
+        def child(work):
+            pid = os.fork()
+            if pid:
+                return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            sys.excepthook = lambda *error: print(error[1], flush=True)
+            work()
+            sys.exit(0)
+
+        def fail():
+            raise ValueError("of the child")
+
+        def log():
+            run.log(loss=-1.0)
+
+        def track():
+            with aistack.track("own", tracking_uri={mlflow_uri!r}) as own:
+                own.log(loss=-1.0)
+            print(own.status, own.metrics_logged, flush=True)
+
+        with aistack.track("forked", tracking_uri={mlflow_uri!r}) as run:
+            run.log(loss=1.0)
+            codes = [child(work) for work in (lambda: None, fail, log, track)]
+            print(*codes, flush=True)
+            run.log(loss=2.0)
+        print(run.run_id)
+        """,
+        tmp_path,
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "of the child"
+    assert "this is a child forked from it" in lines[1]
+    assert lines[2:4] == ["FINISHED 1", "0 1 1 0"]
+    assert done.stderr == ""
+    history = stored.get_metric_history(lines[4], "loss")
+    assert [metric.value for metric in history] == [1.0, 2.0]
+    assert stored.get_run(lines[4]).info.status == "FINISHED"
+
+
+def test_a_deleted_working_folder_is_no_end_of_tracking(
+    mlflow_uri: str, stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "model.txt"
+    file.write_text("weights")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with aistack.track("no folder", tracking_uri=mlflow_uri) as run:
+        run.log(loss=1.0)
+        run.artifact(file)
+    monkeypatch.chdir(tmp_path)
+    assert (run.status, run.metrics_logged) == ("FINISHED", 1)
+    assert [file.path for file in stored.list_artifacts(run.run_id)] == ["model.txt"]
+
+
+def test_a_server_that_goes_and_comes_back_is_said_and_loses_nothing(
+    caplog: pytest.LogCaptureFixture,
+):
+    with (
+        tracking_server() as server,
+        caplog.at_level(logging.WARNING, "jupyter_aistack"),
+        aistack.track("outage", tracking_uri=server.uri) as run,
+    ):
+        run.flush()
+        server.status = 503
+        for step in range(100):
+            run.log(step, loss=step)
+        wait_until(lambda: "nothing reaches" in caplog.text)
+        requests = server.requests
+        wait_until(lambda: server.requests > requests)
+        server.status = 200
+        run.flush()
+        assert run.metrics_logged == 100
+    assert sorted(
+        point["step"] for point in server.points if point["key"] == "loss"
+    ) == [*range(100)]
+    assert server.ends == ["FINISHED"]
+    told = [record.getMessage() for record in caplog.records]
+    assert [("nothing reaches" in text, "answers again" in text) for text in told] == [
+        (True, False),
+        (False, True),
+    ]
+    assert server.uri in told[0]
+
+
+def test_a_param_the_store_refuses_is_lost_alone(
+    mlflow_uri: str, stored: Any, caplog: pytest.LogCaptureFixture
+):
+    run = aistack.track("refused", tracking_uri=mlflow_uri).__enter__()
+    stored.log_param(run.run_id, "lr", "from elsewhere")
+    for step in range(500):
+        run.log(step, loss=step)
+    run.params({"lr": 0.1})
+    for step in range(500, 1200):
+        run.log(step, loss=step)
+    with pytest.raises(
+        TrackingError, match=r"not stored in run \w+: 1 param \("
+    ) as told:
+        run.__exit__(None, None, None)
+    assert told.value.facts["not_stored"] == 1
+    assert len(stored.get_metric_history(run.run_id, "loss")) == 1200
+    assert stored.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_a_run_deleted_while_it_goes_on_is_told(mlflow_uri: str, stored: Any):
+    run = aistack.track("deleted", tracking_uri=mlflow_uri).__enter__()
+    run.flush()
+    stored.delete_run(run.run_id)
+    for step in range(300):
+        run.log(step, loss=step)
+    with pytest.raises(TrackingError, match=r"300 points.* \(the run is deleted\)"):
+        run.__exit__(None, None, None)
+
+
+def test_a_call_with_one_wrong_value_logs_nothing(mlflow_uri: str, stored: Any):
+    with aistack.track("whole", tracking_uri=mlflow_uri) as run:
+        with pytest.raises(InvalidRequest, match="metric auc"):
+            run.log(loss=1.0, auc="high")
+        with pytest.raises(InvalidRequest, match="param"):
+            run.params({"lr": 0.1, "no$": 1})
+        run.params({"lr": 0.2})
+    found = stored.get_run(run.run_id)
+    assert (found.data.metrics, found.data.params) == ({}, {"lr": "0.2"})
 
 
 def test_a_store_that_fails_in_the_middle_is_told_at_the_end(
@@ -350,18 +539,6 @@ def test_the_panel_of_a_run_shows_no_password(mlflow_uri: str):
         shown = run._repr_mimebundle_()
     assert "postgresql://ann@db/runs" in shown["text/plain"]
     assert all("s3cret" not in text for text in shown.values())
-
-
-def test_the_default_store_follows_mlflow_then_the_folder_then_the_user(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
-    assert default_uri() == f"sqlite:///{tmp_path / 'data' / 'aistack' / 'mlflow.db'}"
-    (tmp_path / "mlflow.db").touch()
-    assert default_uri() == f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example")
-    assert default_uri() == "http://tracking.example"
 
 
 def test_importing_tracking_opens_nothing():

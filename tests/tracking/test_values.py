@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -31,7 +33,7 @@ def test_other_names_are_refused_by_kind(name: Any) -> None:
     assert caught.value.facts["field"] == "param"
 
 
-@pytest.mark.parametrize("step", [True, 1.0, "1", 2**63, None])
+@pytest.mark.parametrize("step", [True, 1.0, "1", 2**63, None, Decimal(1), Fraction(1)])
 def test_a_step_is_a_whole_number(step: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"^step: "):
         checked_step(step)
@@ -46,6 +48,83 @@ def test_a_number_too_large_for_a_float_is_infinite() -> None:
 def test_what_is_no_number_is_refused(value: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"^metric loss: "):
         checked_number("loss", value)
+
+
+def numpy_and_torch() -> tuple[Any, Any]:
+    return pytest.importorskip("numpy"), pytest.importorskip("torch")
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_every_library_are_taken_and_without_a_warning() -> None:
+    numpy, torch = numpy_and_torch()
+    half = [
+        numpy.float16(0.5),
+        numpy.float32(0.5),
+        numpy.array(0.5),
+        numpy.array([[0.5]]),
+        numpy.array(Decimal("0.5"), dtype=object),
+        torch.tensor(0.5),
+        torch.tensor([0.5], dtype=torch.bfloat16),
+        torch.tensor(0.5, requires_grad=True) * 1,
+        Decimal("0.5"),
+        Fraction(1, 2),
+    ]
+    assert [checked_number("loss", value) for value in half] == [0.5] * len(half)
+    true = [True, numpy.bool_(True), torch.tensor(True), numpy.int64(1), numpy.uint8(1)]
+    assert [checked_number("loss", value) for value in true] == [1.0] * len(true)
+    assert math.isnan(checked_number("loss", Decimal("NaN")))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_only_looks_like_a_number_is_refused_by_name() -> None:
+    numpy, torch = numpy_and_torch()
+    wrong = [
+        bytearray(b"1"),
+        1j,
+        Decimal("sNaN"),
+        numpy.str_("1"),
+        numpy.array("1"),
+        numpy.array("1", dtype=object),
+        numpy.complex128(1),
+        numpy.datetime64("2026-01-01"),
+        numpy.timedelta64(1, "s"),
+        numpy.ma.masked,
+        numpy.ma.array([1.0], mask=[True]),
+        numpy.array([]),
+        torch.tensor(1j),
+        torch.tensor(1.0, device="meta"),
+    ]
+    for value in wrong:
+        with pytest.raises(InvalidRequest, match=r"^metric loss: expected a number"):
+            checked_number("loss", value)
+
+
+def test_a_refused_array_is_told_by_its_shape() -> None:
+    numpy, torch = numpy_and_torch()
+    for value, shown in (
+        (numpy.zeros(1000), r"ndarray of shape \(1000,\)"),
+        (torch.zeros(2, 3), r"Tensor of shape \(2, 3\)"),
+        (None, "None"),
+        ("x" * 1000, r"'xxx.*\.\.\..*x'"),
+    ):
+        with pytest.raises(InvalidRequest, match=f"got {shown}$"):
+            checked_number("loss", value)
+
+
+def test_steps_of_every_library_are_whole_numbers() -> None:
+    numpy, torch = numpy_and_torch()
+    fours = [4, numpy.int64(4), numpy.uint8(4), numpy.array(4), torch.tensor(4)]
+    steps = [checked_step(step) for step in fours]
+    assert steps == [4] * 5
+    assert {type(step) for step in steps} == {int}
+    for step in (
+        numpy.bool_(True),
+        torch.tensor(True),
+        numpy.float64(4),
+        numpy.ones(2),
+    ):
+        with pytest.raises(InvalidRequest, match=r"^step: expected a whole number"):
+            checked_step(step)
 
 
 def test_a_text_is_cut_to_what_a_store_takes() -> None:

@@ -12,6 +12,7 @@ from jupyter_aistack.core.model.condition import (
 from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.core.wire.values import integer_field, number_field, text_field
 from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.ledger.rows import refuse_ended
 
 from .base import Payload, Verb, VerbGroup
 from .caller import MAX_LABEL, Caller
@@ -75,6 +76,7 @@ class LeaseVerbs(VerbGroup):
         server reports it.
         """
         lease = self._owned(payload, caller)
+        refuse_ended(lease)
         pid = integer_field(payload, "pid", least=1)
         clients = self._broker.clients(lease)
         return {"listed": None if clients is None else pid in clients}

@@ -6,11 +6,11 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Callable, Generator
-from importlib.util import find_spec
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Unpack
 
-from distributed import Scheduler, Security, SpecCluster, Status
+from distributed import Security, Status
+from distributed.deploy.adaptive import Adaptive
 
 from jupyter_aistack.client import client as clients
 from jupyter_aistack.core.model.device import Slice
@@ -19,25 +19,28 @@ from jupyter_aistack.exceptions import (
     AcquireTimeout,
     AIStackError,
     ClusterError,
-    InvalidRequest,
 )
+from jupyter_aistack.system.interrupts import DeferredInterrupts
 
+from . import connections
 from .cluster_view import QUIET_SECONDS, StartProgress, as_html, as_text, rows
+from .dask_options import DaskOptions, check_count, checked_options
+from .interruptible import InterruptibleCluster
+from .lease_watch import LeaseWatch
 from .worker import LeasedWorker, WorkerPlan
 from .worker_leases import WorkerLeases
+from .worker_size import WorkerSize, expected_size, told_size
 
 log = logging.getLogger("jupyter_aistack")
 
-LEASE_CHECK_SECONDS = 2.0
-"""How often the cluster checks that its workers' leases are still theirs."""
 
-
-class Cluster(SpecCluster):
+class Cluster(InterruptibleCluster):
     """A Dask cluster on leased slices: one lease per worker, acquired before it starts
     and released with it.
 
     ``with``, ``async with`` and ``await`` work; ``scale`` and ``adapt`` are Dask's own.
-    It ends with this process, however that ends.
+    It ends with this process, however that ends. Ctrl-C while it starts, or closes,
+    ends all that has been started and gives back all that was leased.
 
     Args:
         workers: how many workers.
@@ -48,17 +51,19 @@ class Cluster(SpecCluster):
             one on a GPU.
         queue: where to ask for the slices; empty for your own.
         name: what to call the cluster.
-        security: ``True`` encrypts and authenticates all connections with certificates
-            made for this cluster alone, so that no other user of the host can reach it;
-            the default where the package cryptography is installed. ``False`` for plain
-            TCP, or a ``distributed.Security`` of your own.
+        security: by default (or with ``True``) all connections are encrypted and
+            authenticated with certificates made for this cluster alone, so that no
+            other user of the host can reach it. ``False`` for plain TCP, on loopback
+            only; or a ``distributed.Security`` of your own.
         asynchronous: for use in a running event loop: nothing starts before ``await``.
         progress: called with a line that says how far a start is that takes longer than
             two seconds; prints it by default.
         nanny: further arguments of each worker's ``distributed.Nanny``.
+        dask: arguments of Dask's ``LocalCluster``; which, says
+            :class:`~jupyter_aistack.compute.clusters.dask_options.DaskOptions`.
 
     Raises:
-        InvalidRequest: `workers` or `slice` cannot be understood.
+        InvalidRequest: `workers`, `slice` or an option cannot be understood.
         Refused: this host could never hold such a slice, or policy says no.
         ClusterError: not all workers could get their slice (``AcquireTimeout`` is its
             cause), or a worker did not start. What had been acquired is released again.
@@ -77,54 +82,63 @@ class Cluster(SpecCluster):
         asynchronous: bool = False,
         progress: Callable[[str], None] | None = None,
         nanny: dict[str, Any] | None = None,
+        **dask: Unpack[DaskOptions],
     ) -> None:
-        _check_count(workers)
+        check_count(workers)
+        options = checked_options(dask)
         self.slice = str(parse_spec(slice))
         self.owner_pid = os.getpid()
         self._tag = name or f"cluster-{uuid.uuid4().hex[:6]}"
         self._progress = StartProgress(progress)
         self._problem = ""
-        self._has_started = False
-        self._lease_check: asyncio.Task[None] | None = None
-        self._leases = WorkerLeases(
-            clients.connect(),
-            self.slice,
-            queue=queue,
-            timeout=timeout,
-            cluster=self._tag,
-        )
+        self._threads = threads
+        self._nanny = nanny or {}
+        certificates = connections.security_of(security)
+        scheduler = connections.scheduler_spec(certificates, options)
+        with DeferredInterrupts(self._give_up, undo=self._abandon):
+            self._leases = WorkerLeases(
+                clients.connect(),
+                self.slice,
+                queue=queue,
+                timeout=timeout,
+                cluster=self._tag,
+            )
+            self._lease_watch = LeaseWatch(
+                self._leases, lambda: self.workers.values(), self._close_worker
+            )
+            worker = self._new_worker(certificates, scheduler["options"])
+            try:
+                super().__init__(
+                    workers=dict.fromkeys(range(workers), worker),
+                    worker=worker,
+                    scheduler=scheduler,
+                    security=certificates,
+                    name=self._tag,
+                    asynchronous=asynchronous,
+                    loop=options["loop"],
+                    silence_logs=options["silence_logs"],
+                    shutdown_on_close=options["shutdown_on_close"],
+                    scheduler_sync_interval=options["scheduler_sync_interval"],
+                )
+            except BaseException:
+                # No lease of what was started may stay behind.
+                self._abandon()
+                raise
+
+    def _new_worker(
+        self, security: Security, scheduler: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What Dask makes each worker from."""
         plan = WorkerPlan(
             leases=self._leases,
-            threads=threads,
-            nanny=nanny or {},
-            is_wanted=lambda worker: worker in self.worker_spec,
+            threads=self._threads,
+            nanny=connections.nanny_places(security, scheduler, self._nanny),
+            is_wanted=lambda worker: (
+                worker in self.worker_spec and not self._is_given_up
+            ),
             on_change=self._show_progress,
         )
-        connections = _security(security)
-        worker = {
-            "cls": LeasedWorker,
-            "options": {"plan": plan, "security": connections},
-        }
-        scheduler = {"cls": Scheduler, "options": _scheduler_options(connections)}
-        try:
-            super().__init__(
-                workers=dict.fromkeys(range(workers), worker),
-                worker=worker,
-                scheduler=scheduler,
-                security=connections,
-                name=self._tag,
-                asynchronous=asynchronous,
-                silence_logs=logging.WARNING,
-            )
-        except BaseException:
-            # An error or Ctrl-C: no lease of what was started may stay behind.
-            self._abandon()
-            raise
-
-    def _abandon(self) -> None:
-        status = getattr(self, "status", Status.closed)
-        if status not in (Status.closed, Status.created):
-            self.close()
+        return {"cls": LeasedWorker, "options": {"plan": plan, "security": security}}
 
     # -- starting and ending -----------------------------------------------------------
 
@@ -133,18 +147,20 @@ class Cluster(SpecCluster):
         kept as failed.
         """
         self._progress.restart()
-        if self._lease_check is None and self.status is Status.running:
-            self._lease_check = asyncio.create_task(self._check_leases())
+        if self.status is Status.running:
+            self._lease_watch.start()
         asyncio.get_running_loop().call_later(QUIET_SECONDS, self._show_progress)
         wanted = len(self.worker_spec)
         try:
             await super()._correct_state_internal()
         except AIStackError as error:
             granted = self._forget_failed()
-            failure = self._failure(error, granted, wanted)
-            if not self._has_started and not self._is_closing:
-                raise failure from error
-            self._note(failure)
+            if self._has_started or self._is_closing:
+                self._note(self._failure(error, granted, wanted))
+            elif isinstance(error, AcquireTimeout):
+                raise self._failure(error, granted, wanted) from error
+            else:
+                raise
         else:
             self._problem = ""
             self._has_started = True
@@ -162,34 +178,6 @@ class Cluster(SpecCluster):
             wanted=wanted,
         )
 
-    @property
-    def _is_closing(self) -> bool:
-        return self.status in (Status.closing, Status.closed)
-
-    async def _check_leases(self) -> None:
-        """Close workers whose lease has ended, by its time or by another's act: their
-        slices may belong to other holders now.
-        """
-        while self.status is Status.running:
-            await asyncio.sleep(LEASE_CHECK_SECONDS)
-            workers = {
-                worker.lease.id: worker
-                for worker in self.workers.values()
-                if worker.is_computing
-            }
-            if not workers:
-                continue
-            try:
-                live = await self._leases.live_ids()
-            except AIStackError:
-                # Not knowing is no reason to end work; the next check may know.
-                continue
-            except RuntimeError:
-                # The interpreter ends and starts no more threads; so does the cluster.
-                return
-            for lease_id in workers.keys() - live:
-                await self._close_worker(workers[lease_id], lease_id)
-
     async def _close_worker(self, worker: LeasedWorker, lease_id: str) -> None:
         if not worker.is_computing:  # closed on purpose meanwhile
             return
@@ -204,11 +192,16 @@ class Cluster(SpecCluster):
         )
         await worker.close()
 
+    async def _start(self) -> None:
+        await super()._start()
+        if self.status is Status.running:
+            connections.share_security(self.scheduler_address, self.security)
+
     async def _close(self) -> None:
-        if self._lease_check is not None:
-            self._lease_check.cancel()
-            self._lease_check = None
+        self._lease_watch.stop()
+        address = self.scheduler_address
         await super()._close()
+        connections.forget_security(address)
 
     def _forget_failed(self) -> int:
         """Drop workers that did not start; returns how many of the others hold a
@@ -225,22 +218,49 @@ class Cluster(SpecCluster):
     def _note(self, failure: AIStackError) -> None:
         if self._is_closing:
             return
+        is_new = self._problem != failure.message
         self._problem = failure.message
-        log.warning("%s", failure.message)
+        if is_new:
+            log.warning("%s", failure.message)
 
-    def __await__(self) -> Generator[Any, Any, Cluster]:
-        if self.asynchronous:
-            return super().__await__()
-        return _ready(self).__await__()
+    # -- its size ----------------------------------------------------------------------
 
-    async def __aenter__(self) -> Cluster:
-        return await super().__aenter__() if self.asynchronous else self
+    def scale(
+        self, n: int = 0, memory: str | int | None = None, cores: int | None = None
+    ) -> Any:
+        """Change the number of workers; returns before they are up, see `problem`.
 
-    async def __aexit__(self, *error: Any) -> None:
-        if self.asynchronous:
-            await super().__aexit__(*error)
-        else:
-            await asyncio.to_thread(self.close)
+        Args:
+            n: how many workers.
+            memory: so many that they have this memory together, ``"64GiB"`` or bytes.
+            cores: so many that they run this many tasks at once.
+        """
+        with DeferredInterrupts():
+            self._problem = ""
+            return super().scale(n, memory=memory, cores=cores)
+
+    def adapt(self, *args: Any, **options: Any) -> Adaptive:
+        """Let the number of workers follow the work; see ``distributed.Adaptive``.
+
+        It takes ``minimum`` and ``maximum``, and the same of ``_cores`` and
+        ``_memory``.
+        """
+        with DeferredInterrupts():
+            self._problem = ""
+            return super().adapt(*args, **options)
+
+    def _threads_per_worker(self) -> int:
+        return self._worker_size().threads
+
+    def _memory_per_worker(self) -> int:
+        return self._worker_size().memory_bytes
+
+    def _worker_size(self) -> WorkerSize:
+        told = map(told_size, self.scheduler_info["workers"].values())
+        known = [size for size in told if size is not None]
+        if known:
+            return known[0]
+        return expected_size(self._leases, self._threads, self._nanny)
 
     # -- showing -----------------------------------------------------------------------
 
@@ -268,8 +288,14 @@ class Cluster(SpecCluster):
 
     @property
     def dashboard_link(self) -> str:
-        """Address of Dask's dashboard; empty without bokeh."""
-        return super().dashboard_link if find_spec("bokeh") else ""
+        """Address of Dask's dashboard, which nobody else can guess; empty without
+        bokeh.
+        """
+        return connections.dashboard_link(
+            self.scheduler_address,
+            self.scheduler_info.get("services", {}),
+            self.scheduler_spec["options"],
+        )
 
     def _show_progress(self) -> None:
         if not self._is_closing:
@@ -278,7 +304,8 @@ class Cluster(SpecCluster):
     def _headline(self) -> str:
         simulated = ", simulated" if self.is_simulated else ""
         ready = sum(worker.stage == "ready" for worker in self._created)
-        return f"{self._tag}: {ready} of {len(self.worker_spec)} workers on {self.slice} each{simulated}"
+        place = f"{self._tag} at {self.scheduler_address}"
+        return f"{place}: {ready} of {len(self.worker_spec)} workers on {self.slice} each{simulated}"
 
     def __repr__(self) -> str:
         table = rows(self._created)
@@ -288,39 +315,3 @@ class Cluster(SpecCluster):
         table = rows(self._created)
         own = as_html(self._headline(), table, self._problem, self.dashboard_link)
         return f"<div>{own}{cluster_status or ''}</div>"
-
-
-async def _ready(cluster: Cluster) -> Cluster:
-    return cluster
-
-
-def _check_count(workers: Any) -> None:
-    is_number = isinstance(workers, int) and not isinstance(workers, bool)
-    if not is_number or workers < 0:
-        raise InvalidRequest(
-            f"workers: expected a whole number from 0 up, got {workers!r}",
-            field="workers",
-        )
-
-
-def _security(chosen: bool | Security | None) -> Security:
-    """How connections are made; encrypted by default where that can be."""
-    if isinstance(chosen, Security):
-        return chosen
-    is_encrypted = find_spec("cryptography") is not None if chosen is None else chosen
-    return Security.temporary() if is_encrypted else Security()
-
-
-def _scheduler_options(security: Security) -> dict[str, Any]:
-    """On loopback only: every process that reaches a scheduler can run code as its
-    owner.
-    """
-    has_dashboard = find_spec("bokeh") is not None
-    return {
-        "protocol": "tls://" if security.require_encryption else "tcp://",
-        "host": "127.0.0.1",
-        "port": 0,
-        "dashboard": has_dashboard,
-        "dashboard_address": "127.0.0.1:0" if has_dashboard else None,
-        "security": security,
-    }

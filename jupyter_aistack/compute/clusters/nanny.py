@@ -4,8 +4,8 @@ binds it to the lease.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -16,17 +16,22 @@ from distributed import Nanny, Status
 from jupyter_aistack.client.client import LeaseHandle
 from jupyter_aistack.exceptions import AIStackError
 
+from .completion import in_thread
+from .worker_leases import WorkerLeases
 from .worker_spec import withheld
 
 
 class SliceNanny(Nanny):
     """A nanny that charges each worker process it starts, also after a restart, to the
-    lease.
+    lease, and starts none on a lease that has ended.
     """
 
-    def __init__(self, *args: Any, lease: LeaseHandle, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, lease: LeaseHandle, leases: WorkerLeases, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self.lease = lease
+        self.leases = leases
         self.env = {**withheld(os.environ, lease.prepared.environment), **self.env}
         # Thread counts are read when numpy loads, which may be before the rest of the
         # environment is there.
@@ -35,14 +40,29 @@ class SliceNanny(Nanny):
                 self.pre_spawn_env[name] = value
 
     async def instantiate(self) -> Status:
-        """Start a worker process."""
+        """Start a worker process; none again where its lease has ended meanwhile."""
+        is_restart = self.process is not None
+        if is_restart and await self._has_lost_lease():
+            return Status.failed
+        # From here to the process there is no pause in which it could be closed.
+        if is_restart and self.status is not Status.running:
+            return Status.failed
         with _restored.after(self.pre_spawn_env):
             status = await super().instantiate()
         if self.pid:
             # Only what is shown as its use depends on it.
             with contextlib.suppress(AIStackError):
-                await asyncio.to_thread(self.lease.bind, self.pid)
+                await in_thread(functools.partial(self.lease.bind, self.pid))
         return status
+
+    async def _has_lost_lease(self) -> bool:
+        """Whether the lease is known to have ended: not knowing is no reason to end
+        work.
+        """
+        try:
+            return self.lease.id not in await self.leases.live_ids()
+        except AIStackError:
+            return False
 
 
 class _RestoredEnvironment:

@@ -8,11 +8,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import Nanny, Status, rpc
+from distributed import Status, rpc
 from distributed.deploy.spec import ProcessInterface
 from distributed.protocol.pickle import dumps
 
@@ -23,12 +23,25 @@ from jupyter_aistack.core.enforcement.verification import (
     not_verified,
 )
 from jupyter_aistack.exceptions import AIStackError, ClusterError
+from jupyter_aistack.system.process_tree import (
+    killed,
+    send_kill,
+    with_descendants,
+)
 from jupyter_aistack.system.verify.child import listed
 
+from .completion import completed, in_thread
 from .nanny import SliceNanny
 from .worker_leases import WorkerLeases
 from .worker_plugins import close_probe, start_probe
 from .worker_spec import check_nanny, nanny_options
+
+log = logging.getLogger("jupyter_aistack")
+
+MAX_REASONS = 4
+"""How many causes of a failure are told."""
+KILL_PAUSE_SECONDS = 0.05
+"""Between two looks at whether a worker that was given up has a process by now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +81,10 @@ class LeasedWorker(ProcessInterface):
         self.plan = plan
         self.security = security
         self.lease: LeaseHandle | None = None
-        self.nanny: Nanny | None = None
+        self.nanny: SliceNanny | None = None
         self.stage = "not started"
+        self._given_up = asyncio.Event()
+        self._beginning: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -88,52 +103,132 @@ class LeasedWorker(ProcessInterface):
             AcquireTimeout: no slice came free; nothing is held.
             AIStackError: the slice cannot be had at all, or the worker did not start;
                 nothing is held.
+            asyncio.CancelledError: the caller was cancelled; nothing is held.
         """
-        try:
-            # Kept before it is granted: a wait that is broken off must leave the queue.
-            self.lease = await self.plan.leases.request(self.name)
-            await self.plan.leases.await_grant(
-                self.name,
-                self.lease,
-                is_wanted=self.plan.is_wanted,
-                on_wait=lambda reason: self._set_stage(f"waits: {reason}"),
-            )
-            self._set_stage("starting")
-            await self._launch(self.lease)
-            await self._verify(self.lease)
-        except BaseException as error:
-            await asyncio.shield(self._fail())
-            if isinstance(error, (AIStackError, asyncio.CancelledError)):
-                raise
-            raise ClusterError(f"worker {self.name} did not start: {error}") from error
-        self._set_stage("ready")
+        self._beginning = asyncio.create_task(self._begin())
+        await completed(self._beginning, on_cancel=self.give_up)
         await super().start()
+
+    def give_up(self) -> None:
+        """End it soon: a start is broken off and leaves nothing, a worker that is being
+        closed is not waited for.
+        """
+        self._given_up.set()
 
     async def close(self) -> None:
         """End the worker, then give its slice back."""
-        if self.status in (Status.closing, Status.closed):
+        if self.status is Status.closing:
+            await self.finished()
+        if self.status is Status.closed:
             return
+        if self._beginning is not None and not self._beginning.done():
+            self.give_up()
+            await asyncio.wait({self._beginning})
         self.status = Status.closing
         self._set_stage("closing")
-        await self._stop()
-        self._set_stage("closed")
-        await super().close()
+        try:
+            await self._stop()
+        finally:
+            self._set_stage("closed")
+            await super().close()
 
-    async def _fail(self) -> None:
-        await self._stop()
-        self.status = Status.failed
-        self._set_stage("failed")
+    async def _begin(self) -> None:
+        try:
+            await self._acquire_and_launch()
+        except BaseException as error:
+            await self._stop()
+            self.status = Status.failed
+            self._set_stage("failed")
+            if isinstance(error, (AIStackError, asyncio.CancelledError)):
+                raise
+            self._check_wanted()
+            raise ClusterError(
+                f"worker {self.name} did not start: {_reasons(error)}"
+            ) from error
+        self._set_stage("ready")
+
+    async def _acquire_and_launch(self) -> None:
+        self._check_wanted()
+        lease = await self.plan.leases.request(self.name, self._keep)
+        await self.plan.leases.await_grant(
+            lease,
+            pause=self._pause,
+            on_wait=lambda reason: self._set_stage(f"waits: {reason}"),
+        )
+        self._check_wanted()
+        self._set_stage("starting")
+        await self._launch(lease)
+        verification = asyncio.ensure_future(self._verify(lease))
+        await self._until_given_up(verification)
+        if not verification.done():
+            verification.cancel()
+            await asyncio.wait({verification})
+        self._check_wanted()
+        verification.result()
+
+    def _keep(self, lease: LeaseHandle) -> None:
+        """Take a request before it is granted: a wait that is broken off must leave the
+        queue.
+        """
+        self.lease = lease
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._given_up.wait(), seconds)
+        self._check_wanted()
+
+    def _check_wanted(self) -> None:
+        if self._given_up.is_set() or not self.plan.is_wanted(self.name):
+            raise ClusterError(f"worker {self.name} is no longer wanted")
 
     async def _stop(self) -> None:
-        """End the process, then release the lease: its slice must be free by then."""
+        """End the process and all it has started, then release the lease: its slice
+        must be free by then.
+        """
+        has_ended = self.nanny is None or await self._end_process(self.nanny)
+        if self.lease is not None and has_ended:
+            # The broker reclaims what could not be released.
+            with contextlib.suppress(AIStackError):
+                await self.plan.leases.release(self.lease)
+
+    async def _end_process(self, nanny: SliceNanny) -> bool:
+        """Close a nanny; whether nothing of its worker runs any more."""
+        pid = nanny.pid
+        tree = [] if pid is None else await in_thread(lambda: with_descendants(pid))
         try:
-            if self.nanny is not None:
-                await self.nanny.close()
+            await self._see_through(nanny.close())
+        except Exception:
+            # Dask closes what has come up; what has not, or hangs, is killed below.
+            log.debug("worker %s: its nanny did not close", self.name, exc_info=True)
+        left = await in_thread(lambda: killed(tree))
+        if left:
+            log.warning(
+                "worker %s: process %s does not end, so its slice is kept",
+                self.name,
+                left[0].pid,
+            )
+        return not left
+
+    async def _see_through(self, step: Awaitable[object]) -> None:
+        """Await a nanny's start or end. Once this worker is given up its process is
+        killed, so that the step comes to its end; a nanny that is up would start
+        another.
+        """
+        task = asyncio.ensure_future(step)
+        await self._until_given_up(task)
+        while not task.done():
+            if self.pid is not None:
+                send_kill(with_descendants(self.pid))
+            await asyncio.wait({task}, timeout=KILL_PAUSE_SECONDS)
+        await task
+
+    async def _until_given_up(self, task: asyncio.Future[Any]) -> None:
+        """Wait until a task is done, or this worker is given up."""
+        given_up = asyncio.ensure_future(self._given_up.wait())
+        try:
+            await asyncio.wait({task, given_up}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if self.lease is not None:
-                # The broker reclaims what could not be released.
-                with contextlib.suppress(AIStackError):
-                    await self.plan.leases.release(self.lease)
+            given_up.cancel()
 
     def _set_stage(self, stage: str) -> None:
         if stage != self.stage:
@@ -150,21 +245,21 @@ class LeasedWorker(ProcessInterface):
             host_memory_bytes=await self.plan.leases.host_memory_bytes(lease),
             threads=self.plan.threads,
         )
-        self.nanny = SliceNanny(
-            self.scheduler,
-            name=self.name,
-            security=self.security,
-            lease=lease,
-            dashboard_address=None,
-            silence_logs=logging.WARNING,
-            **{**options, **self.plan.nanny},
-        )
-        await self.nanny
+        own = {
+            "name": self.name,
+            "security": self.security,
+            "lease": lease,
+            "leases": self.plan.leases,
+            "dashboard_address": None,
+            "silence_logs": logging.WARNING,
+        }
+        self.nanny = SliceNanny(self.scheduler, **{**own, **options, **self.plan.nanny})
+        await self._see_through(self.nanny.start())
         self.address = self.nanny.worker_address
 
     async def _verify(self, lease: LeaseHandle) -> None:
         verified, condition = await self._check_from_inside(lease)
-        await asyncio.to_thread(lease.activate, verified=verified, condition=condition)
+        await in_thread(lambda: lease.activate(verified=verified, condition=condition))
 
     async def _check_from_inside(self, lease: LeaseHandle) -> Verdict:
         """Have a child of the worker report what it sees, and compare that with what
@@ -191,3 +286,15 @@ class LeasedWorker(ProcessInterface):
                 await worker.run(
                     function=dumps(close_probe), args=dumps((seen["pid"],))
                 )
+
+
+def _reasons(error: BaseException) -> str:
+    """What went wrong, and below it the causes: Dask's own words seldom name them."""
+    reasons: list[str] = []
+    current: BaseException | None = error
+    while current is not None and len(reasons) < MAX_REASONS:
+        text = str(current) or type(current).__name__
+        if text not in reasons:
+            reasons.append(text)
+        current = current.__cause__
+    return ": ".join(reason.rstrip(".") for reason in reasons)

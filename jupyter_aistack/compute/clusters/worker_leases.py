@@ -7,14 +7,16 @@ what changes.
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from jupyter_aistack.client.client import Client, LeaseHandle
+from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.exceptions import AcquireTimeout, ClusterError
 from jupyter_aistack.system.memory import total_bytes
+
+from .completion import in_thread
 
 FIRST_POLL_SECONDS = 0.1
 LAST_POLL_SECONDS = 1.0
@@ -52,53 +54,62 @@ class WorkerLeases:
         self.timeout = timeout
         self.cluster = cluster
 
-    async def request(self, worker: object) -> LeaseHandle:
-        """Queue for a worker's slice; it may be granted at once."""
-        return await asyncio.to_thread(
-            self.client.request,
-            self.spec,
-            wait=False,
-            queue=self.queue,
-            label=f"Dask worker {worker}",
-            holder={"kind": "worker", "id": f"{self.cluster}-{worker}"},
-            attach=False,
-        )
+    async def request(
+        self, worker: object, keep: Callable[[LeaseHandle], None]
+    ) -> LeaseHandle:
+        """Queue for a worker's slice; it may be granted at once.
+
+        Args:
+            worker: its name.
+            keep: takes the handle in any case, also of a caller that was cancelled
+                meanwhile: what was asked for has to be given back.
+        """
+
+        def ask() -> LeaseHandle:
+            lease = self.client.request(
+                self.spec,
+                wait=False,
+                queue=self.queue,
+                label=f"Dask worker {worker}",
+                holder={"kind": "worker", "id": f"{self.cluster}-{worker}"},
+                attach=False,
+            )
+            keep(lease)
+            return lease
+
+        return await in_thread(ask)
 
     async def await_grant(
         self,
-        worker: object,
         lease: LeaseHandle,
         *,
-        is_wanted: Callable[[object], bool],
+        pause: Callable[[float], Awaitable[None]],
         on_wait: Callable[[str], None],
     ) -> None:
         """Wait until a request is granted.
 
         Args:
-            worker: name of the worker it is for.
             lease: as :meth:`request` gave it.
-            is_wanted: whether the cluster still wants the worker of that name.
+            pause: waits so many seconds; raises what ends the wait.
             on_wait: called with the reason of the wait, before each pause.
 
         Raises:
             AcquireTimeout: it takes too long, or only this notebook's own leases stand
                 in the way.
-            ClusterError: the worker is no longer wanted, or the request has ended.
+            ClusterError: the request has ended.
         """
         patience = _Patience(self.timeout)
-        pause = FIRST_POLL_SECONDS
+        seconds = FIRST_POLL_SECONDS
         while not lease.is_granted:
             on_wait(lease.reason)
-            await asyncio.sleep(pause)
-            pause = min(LAST_POLL_SECONDS, pause * POLL_GROWTH)
-            if not is_wanted(worker):
-                raise ClusterError(f"worker {worker} is no longer wanted")
+            await pause(seconds)
+            seconds = min(LAST_POLL_SECONDS, seconds * POLL_GROWTH)
             if lease.request["state"] != RequestState.QUEUED.value:
                 raise ClusterError(
                     f"the request for {lease.spec} was {lease.state}: {lease.reason}"
                 )
             patience.check(lease.reason, is_self_blocked=await self._is_self_blocked())
-            await asyncio.to_thread(lease.refresh)
+            await in_thread(lease.refresh)
 
     async def _is_self_blocked(self) -> bool:
         """Whether only leases of this notebook stand in the way, so that waiting would
@@ -118,27 +129,21 @@ class WorkerLeases:
         """Host memory that goes with a lease: the same share of the host's, or of the
         container's, as it has of all devices of its kind.
         """
-        return await asyncio.to_thread(self._host_memory_bytes, lease)
+        return await asyncio.to_thread(self.share_of_host_memory, lease.slices)
 
-    def _host_memory_bytes(self, lease: LeaseHandle) -> int:
+    def share_of_host_memory(self, slices: Sequence[Slice]) -> int:
+        """Host memory that goes with slices; see :meth:`host_memory_bytes`."""
         kinds = {
             device["id"]: device["kind"] for device in self.client.host()["devices"]
         }
-        peers = [kinds.get(slice_.device_id) for slice_ in lease.slices[:1]]
+        peers = [kinds.get(slice_.device_id) for slice_ in slices[:1]]
         count = sum(kind in peers for kind in kinds.values())
-        share = sum(slice_.fraction for slice_ in lease.slices) / max(1, count)
+        share = sum(slice_.fraction for slice_ in slices) / max(1, count)
         return int(total_bytes() * share)
 
     async def release(self, lease: LeaseHandle) -> None:
         """Give a slice back, or leave the queue. Raises `AIStackError`."""
-        giving = functools.partial(_release, lease)
-        try:
-            done = asyncio.get_running_loop().run_in_executor(None, giving)
-        except RuntimeError:
-            # The interpreter ends and starts no more threads: release on the loop.
-            giving()
-        else:
-            await done
+        await in_thread(lambda: _release(lease))
 
 
 def _release(lease: LeaseHandle) -> None:

@@ -27,13 +27,15 @@ class SliceGuard(WorkerPlugin):
 
     def __init__(self, preparation: Preparation) -> None:
         self.preparation = preparation
+        self.owner = os.getpid()
 
     def setup(self, worker: Any) -> None:
         """Called in the worker's process before its first task."""
-        die_with_parent(os.getppid())
+        die_with_parent(self.owner)
         # Interrupting a kernel interrupts its whole process group; only the notebook's
-        # own work is meant.
+        # own work is meant. Up to here it was blocked; see `Cluster`.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         # Devices were chosen by the environment the process was started with; here CUDA
         # may have started already.
         attaching.attach(replace(self.preparation, expects=Expectation()))

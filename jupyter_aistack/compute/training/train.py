@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from jupyter_aistack.compute.data.shards import Shard, plan_shards
 from jupyter_aistack.core.model.device import Slice
-from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.exceptions import InvalidRequest, TrainingError
 from jupyter_aistack.system.interrupts import DeferredInterrupts
 
 from .attempt import Metrics
@@ -245,7 +245,7 @@ def _dask_client(workers: Any) -> Iterator[tuple[Client, SlicesByWorker]]:
     elif isinstance(workers, Cluster):
         count = max(1, len(workers.worker_spec))
         with _connected(workers) as client:
-            client.wait_for_workers(count, timeout=START_SECONDS)
+            _await_workers(client, count)
             yield client, _slices(workers)
     elif is_count and workers > 0:
         with Cluster(operator.index(workers)) as own, _dask_client(own) as connected:
@@ -255,6 +255,17 @@ def _dask_client(workers: Any) -> Iterator[tuple[Client, SlicesByWorker]]:
             f"workers: expected a Cluster, a Dask client or a number of workers, got {workers!r}",
             field="workers",
         )
+
+
+def _await_workers(client: Client, count: int) -> None:
+    try:
+        client.wait_for_workers(count, timeout=START_SECONDS)
+    except TimeoutError as error:
+        raise TrainingError(
+            f"workers: the cluster did not have {count} workers within {START_SECONDS:g} s; "
+            "show the cluster to see what they wait for, and scale it to what can be had",
+            field="workers",
+        ) from error
 
 
 @contextlib.contextmanager

@@ -81,7 +81,9 @@ def _sole_owner(shares: Mapping[str, float]) -> str | None:
     if len(shares) != 1:
         return None
     ((lease, share),) = shares.items()
-    return lease if share >= 1 else None
+    if share >= 1:
+        return lease
+    return None
 
 
 def _portions(

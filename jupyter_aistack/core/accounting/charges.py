@@ -82,7 +82,9 @@ class UsageRecord:
     @property
     def share(self) -> float:
         """The share of the device that was granted, on average."""
-        return self.share_seconds / self.seconds if self.seconds else 0.0
+        if self.seconds:
+            return self.share_seconds / self.seconds
+        return 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

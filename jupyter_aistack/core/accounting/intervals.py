@@ -92,16 +92,22 @@ class Interval:
 
     @property
     def busy(self) -> Mapping[str, float]:
-        return self.load.busy if self.is_watched else {}
+        if self.is_watched:
+            return self.load.busy
+        return {}
 
     @property
     def others(self) -> float | None:
-        return self.load.others if self.is_watched else None
+        if self.is_watched:
+            return self.load.others
+        return None
 
     @property
     def activity(self) -> float | None:
         """The activity of all processes together; None where it is unknown."""
-        return None if self.others is None else self.others + sum(self.busy.values())
+        if self.others is None:
+            return None
+        return self.others + sum(self.busy.values())
 
     @property
     def is_idle(self) -> bool:

@@ -90,7 +90,9 @@ def memory_of(unit: UnitSample, pids: frozenset[int]) -> int | None:
         return None
     own = [held for pid, held in unit.memory.items() if pid in pids]
     known = [held for held in own if held is not None]
-    return sum(known) if len(known) == len(own) else None
+    if len(known) == len(own):
+        return sum(known)
+    return None
 
 
 def _busy_share(unit: UnitSample, pids: frozenset[int]) -> float | None:
@@ -142,7 +144,9 @@ def is_working(
     if pids & workers:
         return True
     is_known = all(unit is not None and unit.busy is not None for unit in units)
-    return False if is_known and not workers & servers else None
+    if is_known and not workers & servers:
+        return False
+    return None
 
 
 # -- load, as energy is divided by -----------------------------------------------------
@@ -213,7 +217,9 @@ def _memory_on(
     units = [reading.units.get(slice_.uuid, UnitSample()) for slice_ in slices]
     sizes = [memory_of(unit, pids) for unit in units]
     known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
+    if len(known) == len(sizes):
+        return sum(known)
+    return None
 
 
 def _activity(

@@ -77,7 +77,9 @@ class UsageFigures:
     @property
     def whole_energy_kwh(self) -> float | None:
         """The energy where (nearly) all of it is known."""
-        return self.energy_kwh if (self.energy_coverage or 0.0) >= COVERED else None
+        if (self.energy_coverage or 0.0) >= COVERED:
+            return self.energy_kwh
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +162,9 @@ class UsageTotals:
 
     def hours_if_watched(self, seconds: float) -> float | None:
         """Seconds in hours; None where no activity is known."""
-        return seconds / HOUR if self.watched_seconds else None
+        if self.watched_seconds:
+            return seconds / HOUR
+        return None
 
 
 def figures(records: Iterable[UsageRecord], rates: Rates) -> UsageFigures:
@@ -188,7 +192,9 @@ def figures(records: Iterable[UsageRecord], rates: Rates) -> UsageFigures:
 
 
 def _part(known: float, whole: float) -> float | None:
-    return known / whole if whole else None
+    if whole:
+        return known / whole
+    return None
 
 
 def carbon_of(kwh: float | None, rates: Rates) -> float | None:

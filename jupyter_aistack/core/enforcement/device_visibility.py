@@ -89,13 +89,21 @@ def shown_count(
     environment: Mapping[str, str], visibilities: Iterable[DeviceVisibility]
 ) -> int:
     """How many devices of one vendor an environment lists, at most."""
-    lists = {environment.get(name, "") for each in visibilities for name in each.lists}
-    return max((len(names.split(",")) for names in lists if names), default=0)
+    most = 0
+    for visibility in visibilities:
+        for variable in visibility.lists:
+            names = environment.get(variable, "")
+            if names:
+                most = max(most, len(names.split(",")))
+    return most
 
 
 def forced_prefixes(visibilities: Iterable[DeviceVisibility]) -> tuple[str, ...]:
     """Beginnings of variables that a lease sets whatever the user had set."""
-    return tuple(prefix for each in visibilities for prefix in each.prefixes)
+    prefixes: list[str] = []
+    for visibility in visibilities:
+        prefixes.extend(visibility.prefixes)
+    return tuple(prefixes)
 
 
 def united(first: Visibilities, second: Visibilities) -> Visibilities:

@@ -76,7 +76,8 @@ def affected(fault: Fault, leases: Iterable[Lease]) -> list[Lease]:
 
 
 def _is_affected(fault: Fault, lease: Lease) -> bool:
-    if all(slice_.device_id != fault.device_id for slice_ in lease.slices):
+    devices = {slice_.device_id for slice_ in lease.slices}
+    if fault.device_id not in devices:
         return False
     may_be_shared = lease.enforced_by is None or lease.enforced_by.is_by_mps
     return may_be_shared and lease.condition(ConditionKind.DEVICE_FAULT) is None

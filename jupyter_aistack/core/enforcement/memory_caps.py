@@ -41,8 +41,11 @@ def merge_caps(
     """
     wanted: dict[str, str] = {}
     for name, value in granted.items():
-        target = JAX_NEW if name == JAX and JAX_NEW in own else name
-        if target not in own or target.startswith(tuple(forced)):
+        target = name
+        if name == JAX and JAX_NEW in own:
+            target = JAX_NEW
+        is_forced = target.startswith(tuple(forced))
+        if target not in own or is_forced:
             wanted[target] = value
         elif target in CAPS:
             wanted[target] = _lower(target, own[target], value, granted)
@@ -71,22 +74,29 @@ def with_torch_share(conf: str, share: str) -> str:
     """
     match = _TORCH_SHARE.search(conf)
     if match is None:
-        return f"{conf},{TORCH_KEY}:{share}" if conf.strip() else f"{TORCH_KEY}:{share}"
+        if conf.strip():
+            return f"{conf},{TORCH_KEY}:{share}"
+        return f"{TORCH_KEY}:{share}"
     start, end = match.span(1)
-    return conf[:start] + _lower_number(match[1], share) + conf[end:]
+    lower = _lower_number(match[1], share)
+    return conf[:start] + lower + conf[end:]
 
 
 def _lower(name: str, own: str, granted: str, beside: Mapping[str, str]) -> str:
     if name == CUPY and own.strip().endswith("%"):
         percent = _number(own.strip()[:-1])
         own_share = None if percent is None else percent / 100
-        is_lower = _is_within(own_share, _number(beside.get(SHARE, "")))
-        return own if is_lower else granted
+        granted_share = _number(beside.get(SHARE, ""))
+        if _is_within(own_share, granted_share):
+            return own
+        return granted
     return _lower_number(own, granted)
 
 
 def _lower_number(own: str, granted: str) -> str:
-    return own if _is_within(_number(own), _number(granted)) else granted
+    if _is_within(_number(own), _number(granted)):
+        return own
+    return granted
 
 
 def _is_within(number: float | None, most: float | None) -> bool:

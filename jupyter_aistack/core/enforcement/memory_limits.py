@@ -137,7 +137,10 @@ def fullest(
     worst = max(known, key=lambda fill: fill.share, default=None)
     # A breach that was measured counts, whatever could not be measured beside it.
     is_breach = worst is not None and worst.share > 1
-    return worst if is_breach or len(known) == len(fills) else None
+    is_complete = len(known) == len(fills)
+    if is_breach or is_complete:
+        return worst
+    return None
 
 
 def _fill(
@@ -259,7 +262,9 @@ def sentence(fill: MemoryFill, label: str) -> str:
     """Who holds how much of what: ``python 4711 of train.ipynb holds 38.2 GiB of 35.0
     GiB``.
     """
-    amounts = f"{format_bytes(fill.memory_bytes)} of {format_bytes(fill.granted_bytes)}"
+    held = format_bytes(fill.memory_bytes)
+    granted = format_bytes(fill.granted_bytes)
+    amounts = f"{held} of {granted}"
     holding = [process for process in fill.processes if process.memory_bytes]
     if not holding:
         return f"{label} holds {amounts}"
@@ -267,7 +272,8 @@ def sentence(fill: MemoryFill, label: str) -> str:
     if len(holding) == 1:
         return f"{largest} of {label} holds {amounts}"
     most = format_bytes(holding[0].memory_bytes or 0)
-    return f"{len(holding)} processes of {label} hold {amounts}, {largest} the most ({most})"
+    count = len(holding)
+    return f"{count} processes of {label} hold {amounts}, {largest} the most ({most})"
 
 
 def process_name(process: ProcessUse) -> str:
@@ -291,7 +297,8 @@ def granted_together(slices: Iterable[tuple[str, int]]) -> dict[str, int]:
     """Bytes by UUID, over all slices (UUID, bytes) that the same processes use."""
     granted: dict[str, int] = {}
     for uuid, memory in slices:
-        granted[uuid] = granted.get(uuid, 0) + memory
+        before = granted.get(uuid, 0)
+        granted[uuid] = before + memory
     return granted
 
 

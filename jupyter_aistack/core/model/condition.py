@@ -85,7 +85,9 @@ class Condition:
     def text(self) -> str:
         """The message after the label of its kind: ``near its memory: ...``."""
         label = self.kind.label
-        return f"{label}: {self.message}" if label else self.message
+        if label:
+            return f"{label}: {self.message}"
+        return self.message
 
 
 Conditions = tuple[Condition, ...]
@@ -109,7 +111,9 @@ def condition_of(conditions: Conditions, kind: ConditionKind) -> Condition | Non
 
 def worst(conditions: Conditions) -> Condition | None:
     """The gravest condition; None for none."""
-    return conditions[0] if conditions else None
+    if conditions:
+        return conditions[0]
+    return None
 
 
 def with_condition(conditions: Conditions, condition: Condition) -> Conditions:
@@ -152,7 +156,9 @@ class ConditionUpdate:
     def text(self) -> str:
         """The gravest condition it puts, in words; empty where it puts none."""
         gravest = worst(ordered(self.put))
-        return gravest.text if gravest is not None else ""
+        if gravest is not None:
+            return gravest.text
+        return ""
 
     def apply(self, conditions: Conditions) -> Conditions:
         """The conditions of a lease after this update."""

@@ -243,7 +243,9 @@ class Inventory:
 
     def name_of(self, host: str) -> str:
         """What people call a host of which there are devices here."""
-        return self.host_name if self.host_name and host == self.host else host
+        if self.host_name and host == self.host:
+            return self.host_name
+        return host
 
     def device(self, device_id: str) -> Device | None:
         return next((d for d in self.devices if d.id == device_id), None)

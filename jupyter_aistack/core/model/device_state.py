@@ -121,7 +121,9 @@ NOT_CHECKED = "suspend support not checked yet"
 
 def why_pinned(state: DeviceState) -> str:
     """Why it must stay, its user's wish included; empty when it need not."""
-    return PINNED_BY_USER if state.is_kept else state.pinned
+    if state.is_kept:
+        return PINNED_BY_USER
+    return state.pinned
 
 
 def display_state(state: DeviceState) -> DisplayState:
@@ -132,7 +134,9 @@ def display_state(state: DeviceState) -> DisplayState:
         return DisplayState.SUSPENDED
     if state.is_busy:
         return DisplayState.HELD
-    return DisplayState.PINNED if why_pinned(state) else DisplayState.WARM
+    if why_pinned(state):
+        return DisplayState.PINNED
+    return DisplayState.WARM
 
 
 # -- cells -----------------------------------------------------------------------------

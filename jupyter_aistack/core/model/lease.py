@@ -42,7 +42,9 @@ class Outcome(StrEnum):
     def label(self) -> str:
         """The outcome in words."""
         why = _WHY.get(self)
-        return f"{self.value}: {why}" if why else self.value
+        if why:
+            return f"{self.value}: {why}"
+        return self.value
 
 
 _WHY = {
@@ -206,7 +208,9 @@ class Lease:
     @property
     def enforcement(self) -> str:
         """What enforces it, in words; empty before it is prepared."""
-        return self.enforced_by.label if self.enforced_by else ""
+        if self.enforced_by:
+            return self.enforced_by.label
+        return ""
 
     def condition(self, kind: ConditionKind) -> Condition | None:
         """Its condition of a kind; None where it has none."""

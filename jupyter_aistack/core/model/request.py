@@ -45,6 +45,9 @@ class Holder:
         label: what people call it, e.g. the notebook's path. Never used to decide
             anything.
         parent: id of the kernel this holder belongs to; empty for none.
+        allowance: the devices that may be granted to it, where its broker's launcher may
+            use fewer than the host has, as `Provider.allowance` names them; empty for
+            all.
     """
 
     kind: HolderKind
@@ -59,6 +62,7 @@ class Holder:
     host_name: str = ""
     boot_id: str = ""
     pid_namespace: int | None = None
+    allowance: str = ""
 
     @property
     def shown_host(self) -> str:
@@ -143,6 +147,7 @@ class Request:
             holder.user,
             self.spec.text,
             holder.host,
+            holder.allowance,
             self.lease_seconds,
             self.preemptible,
             self.priority,

@@ -121,10 +121,15 @@ class Spec:
         """The canonical text, worked out once: equal specs have equal texts, and others
         do not, so that a long queue can be sorted by it.
         """
-        has_prefix = self.target is not None and self.unit is not Unit.PROFILE
-        prefix = f"{self.target.value}:" if self.target and has_prefix else ""
-        times = f"x{self.count}" if self.count > 1 else ""
-        return f"{prefix}{self._amount_text()}{times}{self._beside_text()}"
+        prefix = ""
+        if self.target is not None and self.unit is not Unit.PROFILE:
+            prefix = f"{self.target.value}:"
+        times = ""
+        if self.count > 1:
+            times = f"x{self.count}"
+        amount = self._amount_text()
+        beside = self._beside_text()
+        return f"{prefix}{amount}{times}{beside}"
 
     @property
     def needs_host(self) -> bool:
@@ -148,7 +153,9 @@ class Spec:
             return exact_bytes(self.amount.numerator)
         if self.unit is Unit.DEVICES and self.target is DeviceKind.CPU:
             # The whole CPU: cpu:1 would be one core.
-            return "1/1" if self.amount == 1 else f"1/1x{self.amount}"
+            if self.amount == 1:
+                return "1/1"
+            return f"1/1x{self.amount}"
         return str(self.amount)
 
 
@@ -176,7 +183,9 @@ def _parse(text: str) -> Spec:
     spec = _parse_amount(body, count, target)
     if spec is None:
         raise _invalid(repr(text))
-    return replace(spec, **_parse_beside(beside, spec)) if beside else spec
+    if beside:
+        return replace(spec, **_parse_beside(beside, spec))
+    return spec
 
 
 def _parse_beside(parts: list[str], spec: Spec) -> dict[str, Any]:
@@ -239,12 +248,14 @@ def _parse_share(body: str, count: int, target: DeviceKind | None) -> Spec:
 
 
 def _parse_whole(number: int, count: int, target: DeviceKind | None) -> Spec:
+    written = repr(str(number))
+    total = number * count
     if number < 1:
-        raise _invalid(repr(str(number)), "ask for at least one")
-    if number * count > MAX_COUNT:
-        raise _invalid(repr(str(number)), f"at most {MAX_COUNT}")
+        raise _invalid(written, "ask for at least one")
+    if total > MAX_COUNT:
+        raise _invalid(written, f"at most {MAX_COUNT}")
     unit = Unit.CORES if target is DeviceKind.CPU else Unit.DEVICES
-    return Spec(unit=unit, amount=Fraction(number * count), target=target)
+    return Spec(unit=unit, amount=Fraction(total), target=target)
 
 
 def _split_target(body: str) -> tuple[DeviceKind | None, str]:

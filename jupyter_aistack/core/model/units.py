@@ -19,6 +19,9 @@ MAX_SECONDS = 366 * 86400
 _PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([a-z]*)", re.ASCII)
 
 
+_BINARY_UNITS = (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
+
+
 def parse_bytes(text: str, *, field: str = "memory") -> int:
     """Bytes in a text such as ``20GiB``, ``512MB`` or ``1.5 gib``, rounded down.
 
@@ -32,8 +35,10 @@ def parse_bytes(text: str, *, field: str = "memory") -> int:
             field=field,
         )
     whole, _, decimals = match[1].partition(".")
-    scaled = int(whole + decimals) * _BYTES[match[2]]
-    return scaled // int(10 ** len(decimals))
+    unit = _BYTES[match[2]]
+    digits = int(whole + decimals)
+    scale = 10 ** len(decimals)
+    return digits * unit // int(scale)
 
 
 def parse_duration(text: str | float, *, field: str = "duration") -> float:
@@ -73,7 +78,7 @@ def _sum_of_parts(text: str) -> float | None:
 
 def format_bytes(amount: int | float) -> str:
     """An amount of memory for people, in binary units: ``19.5 GiB``."""
-    for unit, size in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+    for unit, size in _BINARY_UNITS:
         if abs(amount) >= size:
             return f"{amount / size:.1f} {unit}"
     return f"{int(amount)} B"
@@ -83,7 +88,7 @@ def exact_bytes(amount: int) -> str:
     """An amount of memory that :func:`parse_bytes` reads back exactly, in the largest
     unit that divides it.
     """
-    for unit, size in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+    for unit, size in _BINARY_UNITS:
         if amount and amount % size == 0:
             return f"{amount // size}{unit}"
     return f"{amount}B"
@@ -94,7 +99,9 @@ def format_share(fraction: Fraction | str) -> str:
     fraction.
     """
     text = str(fraction)
-    return text if len(text) <= 5 else f"{float(Fraction(text)):.1%}"
+    if len(text) <= 5:
+        return text
+    return f"{float(Fraction(text)):.1%}"
 
 
 def format_duration(seconds: float) -> str:
@@ -109,7 +116,9 @@ def format_duration(seconds: float) -> str:
             continue
         text = f"{total // size} {unit}"
         rest = total % size // lesser_size
-        return f"{text} {rest} {lesser}" if rest else text
+        if rest:
+            return f"{text} {rest} {lesser}"
+        return text
     return f"{total} s"
 
 
@@ -121,4 +130,6 @@ def format_about(seconds: float) -> str:
     second.
     """
     step = 60 if seconds > 60 else 10
-    return format_duration(math.ceil(max(0.0, seconds) / step) * step)
+    left = max(0.0, seconds)
+    steps = math.ceil(left / step)
+    return format_duration(steps * step)

@@ -73,7 +73,8 @@ def week_start(week: int) -> float:
 
 def decayed_at(account: Account, now: float, half_life_seconds: float) -> float:
     """What an account still weighs at `now`."""
-    return account.decayed * _decay(max(0.0, now - account.at), half_life_seconds)
+    age = max(0.0, now - account.at)
+    return account.decayed * _decay(age, half_life_seconds)
 
 
 def decayed_use(
@@ -87,14 +88,19 @@ def decayed_use(
     rate = math.log(2) / half_life_seconds
     until = max(0.0, now - end)
     since = max(0.0, now - start)
-    decay = math.exp(-rate * until) - math.exp(-rate * since)
-    return size.numerator / size.denominator * decay / rate
+    at_end = math.exp(-rate * until)
+    at_start = math.exp(-rate * since)
+    decay = at_end - at_start
+    share = size.numerator / size.denominator
+    return share * decay / rate
 
 
 def used_in_week(size: Fraction, start: float, end: float, week: int) -> float:
     """Device-equivalent seconds of that use that fall into `week`."""
     begin = week_start(week)
-    seconds = min(end, begin + WEEK_SECONDS) - max(start, begin)
+    first = max(start, begin)
+    last = min(end, begin + WEEK_SECONDS)
+    seconds = last - first
     return float(size) * max(0.0, seconds)
 
 

@@ -70,7 +70,9 @@ class ClusterState:
             for node in self.nodes
         ]
         mask: Mask = np.array(fits, dtype=np.bool_)
-        return mask & self.of_models(demand.models) if demand.models else mask
+        if demand.models:
+            return mask & self.of_models(demand.models)
+        return mask
 
     def able(self, share_milli: int) -> Integers:
         """How many GPUs of each node could give that share."""
@@ -116,9 +118,13 @@ class ClusterState:
         if demand.gpus:
             mask = mask & (self.able(demand.share_milli) >= demand.gpus)
         if not mask.any():
-            return "no GPUs free" if demand.share_milli == WHOLE else "no share free"
+            if demand.share_milli == WHOLE:
+                return "no GPUs free"
+            return "no share free"
         mask = mask & (self.cpu >= demand.cpu_milli)
-        return "no memory beside free GPUs" if mask.any() else "no CPU beside free GPUs"
+        if mask.any():
+            return "no memory beside free GPUs"
+        return "no CPU beside free GPUs"
 
     def _change(self, demand: Demand, target: PlacementTarget, sign: int) -> None:
         """Add (+1) or take (-1) what a demand asks for, and tell the watchers."""

@@ -156,11 +156,15 @@ class Capacity:
             suitable = {name: self._suitable(name, spec, kind) for name in self._hosts}
             sizes = sizes_on(spec, suitable)
             self._facts.sizes[spec] = sizes
-        return {host: sizes[host]} if host in sizes else sizes
+        if host in sizes:
+            return {host: sizes[host]}
+        return sizes
 
     def count(self, spec: Spec) -> int:
         """How many devices `spec` needs."""
-        return int(spec.amount) if spec.unit is Unit.DEVICES else spec.count
+        if spec.unit is Unit.DEVICES:
+            return int(spec.amount)
+        return spec.count
 
     def _fullest_first(self, spec: Spec) -> list[str]:
         """The hosts that may hold a spec now, in the order of best fit; when there is
@@ -210,7 +214,9 @@ class Capacity:
             return main
 
         beside = self._place_beside(host, spec, kept)
-        return beside if isinstance(beside, PlacementFailure) else (*main, beside)
+        if isinstance(beside, PlacementFailure):
+            return beside
+        return (*main, beside)
 
     def _place_shares(
         self, host: str, spec: Spec, kind: DeviceKind, kept: Mapping[str, Fraction]

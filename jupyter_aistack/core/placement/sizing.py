@@ -36,7 +36,9 @@ def _share_of(spec: Spec, device: Device) -> Fraction:
         return Fraction(1)
 
     whole = device.memory_bytes if spec.unit is Unit.MEMORY else len(device.cores)
-    return spec.amount / whole if spec.amount <= whole else TOO_MUCH
+    if spec.amount <= whole:
+        return spec.amount / whole
+    return TOO_MUCH
 
 
 def sizes_on(

@@ -119,7 +119,9 @@ def count_on_nodes(
     if demand.memory_mib:
         np.minimum(count, memory / demand.memory_mib, out=count)
     np.floor(count, out=count)
-    return count * cluster.of_models(demand.models)[nodes] if demand.models else count
+    if demand.models:
+        return count * cluster.of_models(demand.models)[nodes]
+    return count
 
 
 def count_on_node(cpu: float, memory: float, whole: int, demand: Demand) -> int:
@@ -138,4 +140,6 @@ def at_most(expected: float) -> float:
 
 def pressure(demand: float, supply: float) -> float:
     """How much of the supply is expected to be asked for, at most all of it."""
-    return min(1.0, demand / supply) if supply else 1.0
+    if supply:
+        return min(1.0, demand / supply)
+    return 1.0

@@ -28,12 +28,14 @@ def problems(policy: Policy, inventory: Inventory) -> Iterator[str]:
     """What a policy promises that this host cannot keep, one sentence each."""
     gpus = inventory.of_kind(DeviceKind.GPU)
     count = len(gpus) or len(inventory.devices)
-    have = f"this host has {count} {'device' if count == 1 else 'devices'}"
+    noun = "device" if count == 1 else "devices"
+    have = f"this host has {count} {noun}"
     above = [queue for queue in policy.queues if queue.quota > count]
     for queue in above:
         yield f"queues: {queue.name!r}: quota is {queue.quota} devices, and {have}"
 
-    owed = sum((queue.quota for queue in policy.queues), Fraction(0))
+    quotas = [queue.quota for queue in policy.queues]
+    owed = sum(quotas, Fraction(0))
     if owed > count and not above:
         yield f"queues: the quotas together are {owed} devices, and {have}"
 

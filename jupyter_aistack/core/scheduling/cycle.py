@@ -35,7 +35,7 @@ from .idle import (
     is_reclaimable,
     was_used_since_notice,
 )
-from .lease_ends import ended_at, reason_of, why_over
+from .lease_ends import ended_at, may_end_by_notice, reason_of, why_over
 from .queue_pass import serve_queue
 
 RECLAIMED = "reclaimed: idle"
@@ -181,7 +181,9 @@ def _decided_request(action: Action) -> str | None:
     """The request that an action decides; None for an action that decides none."""
     if isinstance(action, Grant):
         return action.request.id
-    return action.request_id if isinstance(action, Reject) else None
+    if isinstance(action, Reject):
+        return action.request_id
+    return None
 
 
 def _held_after(
@@ -269,8 +271,13 @@ class _Upkeep:
             )
             if outcome is not None:
                 yield _end(lease, outcome, reason_of(outcome))
-            elif is_reclaimable(lease, now) and lease.id not in self._exempt:
+            elif self._is_reclaimed(lease):
                 yield _end(lease, Outcome.RECLAIMED, RECLAIMED)
+
+    def _is_reclaimed(self, lease: Lease) -> bool:
+        now = self._now
+        may_end = lease.id not in self._exempt and may_end_by_notice(lease, now)
+        return may_end and is_reclaimable(lease, now)
 
     def _withdraw_unneeded_preemptions(
         self, preempted: Iterable[Lease]
@@ -306,8 +313,13 @@ class _Upkeep:
             if fair_share.remaining(queue) < fair_share.quota(queue):
                 fair_share.expect_loss(queue, -equivalents(lease.slices))
                 yield _withdraw(lease, OWED_AGAIN)
-            elif _is_notice_over(lease, self._now) and not _is_leaving(lease):
+            elif self._is_preempted_now(lease):
                 yield _end(lease, Outcome.PREEMPTED, PREEMPTED)
+
+    def _is_preempted_now(self, lease: Lease) -> bool:
+        now = self._now
+        is_over = _is_notice_over(lease, now) and may_end_by_notice(lease, now)
+        return is_over and not _is_leaving(lease)
 
     def _notify_idle(self, held: Iterable[Lease]) -> Iterator[Notify | WithdrawNotice]:
         """Notices to the holders of idle leases of when these will be reclaimed, and

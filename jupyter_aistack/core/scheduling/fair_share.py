@@ -137,15 +137,18 @@ class FairShare:
         counts: dict[tuple[str, str, tuple[int, int]], list[int]] = {}
         has_limits = bool(self.policy.limits)
         for lease in leases:
-            user = lease.holder.user
             size = equivalents(lease.occupied)
-            whole = equivalents(lease.slices) if lease.is_away else size
-            key = (lease.queue, user, size.as_integer_ratio())
+            whole = size
+            if lease.is_away:
+                whole = equivalents(lease.slices)
+            ratio = size.as_integer_ratio()
+            key = (lease.queue, lease.holder.user, ratio)
             count = counts.setdefault(key, [0, 0])
             count[0] += 1
             count[1] += len(lease.slices)
             self._add_running(lease, whole, has_limits)
-            if lease.notice is not None and lease.notice.kind is NoticeKind.PREEMPT:
+            notice = lease.notice
+            if notice is not None and notice.kind is NoticeKind.PREEMPT:
                 self.expect_loss(lease.queue, size)
 
         for (queue, user, ratio), (number, slices) in counts.items():
@@ -239,9 +242,12 @@ class FairShare:
         tier = self._tier(queue)
         held = self.held[name]
         if tier == DESERVED:
-            return tier, -queue.priority, float(held / self.quota(name))
-        had = self._queues_past[name] + float(held) * LOOKAHEAD_SECONDS
-        return tier, -queue.priority, had / float(queue.weight)
+            share = held / self.quota(name)
+            return tier, -queue.priority, float(share)
+        expected = float(held) * LOOKAHEAD_SECONDS
+        had = self._queues_past[name] + expected
+        weight = float(queue.weight)
+        return tier, -queue.priority, had / weight
 
     def _tier(self, queue: Queue) -> int:
         if self.is_deserved(queue.name):
@@ -253,7 +259,9 @@ class FairShare:
             NONE,
         )
         kept_for_batch = self.policy.batch_share * self._device_count
-        return BATCH_SHARE if batch < kept_for_batch else BATCH
+        if batch < kept_for_batch:
+            return BATCH_SHARE
+        return BATCH
 
     def user_rank(self, queue: str, user: str) -> float:
         """Users of lower rank are served first within a queue: what they have had, and
@@ -311,15 +319,18 @@ class FairShare:
         if hours is None or self._week[user] < hours * 3600:
             return None
         reason = f"{user} has used the {hours:g} device-hours a user may have in a week; they count anew from Monday"
-        return QuotaCheck(reason=reason, frees_at=week_start(week_of(self.now) + 1))
+        next_week = week_of(self.now) + 1
+        return QuotaCheck(reason=reason, frees_at=week_start(next_week))
 
     def _check_queue(self, name: str, size: Fraction) -> QuotaCheck | None:
         queue = self.queues.get(name)
         if queue is None or queue.limit is None:
             return None
-        if self.held[name] + self._promised[name] + size <= queue.limit:
+        held = self.held[name]
+        all_held = held + self._promised[name] + size
+        if all_held <= queue.limit:
             return None
-        reason = f"queue {name} holds {self.held[name]} of the {queue.limit} devices it may hold at once"
+        reason = f"queue {name} holds {held} of the {queue.limit} devices it may hold at once"
         ends = _first_end(lease for lease in self._leases if lease.queue == name)
         return QuotaCheck(reason=reason, frees_at=ends)
 
@@ -330,10 +341,12 @@ class FairShare:
         all_slices = held_slices + self._promised_slices[user] + slices
         all_devices = held_devices + self._promised_devices[user] + size
 
-        if limits.slices is not None and all_slices > limits.slices:
-            reason = f"{user} holds {held_slices} of the {limits.slices} slices a user may hold at once"
-        elif limits.devices is not None and all_devices > limits.devices:
-            reason = f"{user} holds {held_devices} of the {limits.devices} devices a user may hold at once"
+        most_slices = limits.slices
+        most_devices = limits.devices
+        if most_slices is not None and all_slices > most_slices:
+            reason = f"{user} holds {held_slices} of the {most_slices} slices a user may hold at once"
+        elif most_devices is not None and all_devices > most_devices:
+            reason = f"{user} holds {held_devices} of the {most_devices} devices a user may hold at once"
         else:
             return self.check_week(user)
         own = (lease for lease in self._leases if lease.holder.user == user)
@@ -351,7 +364,9 @@ def ends_at(lease: Lease) -> float:
 def _first_end(leases: Iterable[Lease]) -> float | None:
     """When the first of these leases is known to end; None when none is."""
     end = min((ends_at(lease) for lease in leases), default=math.inf)
-    return None if math.isinf(end) else end
+    if math.isinf(end):
+        return None
+    return end
 
 
 def _rough_size(reservation: Reservation) -> Fraction:
@@ -361,4 +376,6 @@ def _rough_size(reservation: Reservation) -> Fraction:
     spec = reservation.spec
     if spec.unit is Unit.FRACTION:
         return spec.amount * spec.count
-    return spec.amount if spec.unit is Unit.DEVICES else Fraction(spec.count)
+    if spec.unit is Unit.DEVICES:
+        return spec.amount
+    return Fraction(spec.count)

@@ -61,7 +61,9 @@ def offer(state: PassState, request: Request) -> Offer | PlacementFailure:
 
 
 def _own_end(request: Request, now: float) -> float | None:
-    return None if request.lease_seconds is None else now + request.lease_seconds
+    if request.lease_seconds is None:
+        return None
+    return now + request.lease_seconds
 
 
 def _next_reservation(state: PassState, request: Request) -> CapacityHold | None:

@@ -41,7 +41,9 @@ class IdleStage(StrEnum):
 
 def idle_seconds(lease: Lease, now: float) -> float | None:
     """How long a lease has not been in use; None where that is not observed."""
-    return None if lease.active_at is None else max(0.0, now - lease.active_at)
+    if lease.active_at is None:
+        return None
+    return max(0.0, now - lease.active_at)
 
 
 def idle_stage(lease: Lease, queue: Queue | None, now: float) -> IdleStage:
@@ -52,7 +54,9 @@ def idle_stage(lease: Lease, queue: Queue | None, now: float) -> IdleStage:
         return IdleStage.IN_USE
     if seconds >= policy.notice_seconds:
         return IdleStage.NOTICED
-    return IdleStage.IDLE if seconds >= policy.badge_seconds else IdleStage.IN_USE
+    if seconds >= policy.badge_seconds:
+        return IdleStage.IDLE
+    return IdleStage.IN_USE
 
 
 def record_interval(queue: Queue | None) -> float:

@@ -8,7 +8,9 @@ where its user asked for that, or where no process can be seen that has it.
 
 from __future__ import annotations
 
-from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
+from dataclasses import replace
+
+from jupyter_aistack.core.model.lease import Lease, LeaseState, Notice, Outcome
 
 EXPIRED = "lease expired"
 HOLDER_EXITED = "holder process exited"
@@ -42,10 +44,31 @@ def why_over(
     is_renewed = lease.is_renewed(now)
     if lease.state is LeaseState.RELEASING:
         # Whoever tears it down may outlive its holder: its devices are not free yet.
-        return None if is_renewed else Outcome.RELEASED
+        if is_renewed:
+            return None
+        return Outcome.RELEASED
     if is_dead:
         return Outcome.ABANDONED
-    return Outcome.LAPSED if is_unvouched and not is_renewed else None
+    if is_unvouched and not is_renewed:
+        return Outcome.LAPSED
+    return None
+
+
+def may_end_by_notice(lease: Lease, now: float) -> bool:
+    """Whether a notice may end a lease at `now`: not after a pause in which nobody could
+    renew it, for its holder has not had the time that it was given.
+    """
+    return lease.is_renewed(now)
+
+
+def notice_after_pause(lease: Lease, now: float) -> Notice | None:
+    """The notice of a lease that is renewed at `now`: it runs on for as long as the
+    lease was not renewed, when those who keep it and its holder were stopped.
+    """
+    paused = now - lease.expires_at
+    if lease.notice is None or paused <= 0:
+        return lease.notice
+    return replace(lease.notice, ends_at=lease.notice.ends_at + paused)
 
 
 def reason_of(outcome: Outcome) -> str:
@@ -57,4 +80,6 @@ def ended_at(lease: Lease, outcome: Outcome, now: float) -> float:
     """When a lease that is ended at `now` ended, in seconds since the epoch: nobody is
     charged for longer than the last renewal held.
     """
-    return min(now, lease.expires_at) if outcome in _UNRENEWED else now
+    if outcome in _UNRENEWED:
+        return min(now, lease.expires_at)
+    return now

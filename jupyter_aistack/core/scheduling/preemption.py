@@ -71,7 +71,9 @@ def choose_preempted(
         for lease in _victims(device_id, share, capacity, candidates, fair_share.now)
     }
     # Each alone left its queue what it is owed; all of them together may not.
-    return tuple(victims.values()) if _spare_quotas(victims, fair_share) else ()
+    if _spare_quotas(victims, fair_share):
+        return tuple(victims.values())
+    return ()
 
 
 def _choose_on_host(
@@ -187,7 +189,9 @@ def _victims(
             if slice_.device_id == device_id:
                 free = free + slice_.fraction
                 memory = memory + slice_.memory_bytes
-    return chosen if free >= share and memory >= needed else []
+    if free >= share and memory >= needed:
+        return chosen
+    return []
 
 
 def _is_on(lease: Lease, device_id: str) -> bool:

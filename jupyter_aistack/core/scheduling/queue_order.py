@@ -187,7 +187,9 @@ class QueueOrder:
     def _best(self, line: Line) -> RequestGroup | None:
         waiting = [group for group in self._lines[line] if not group.is_done]
         self._lines[line] = waiting
-        return min(waiting, key=lambda group: group.rank) if waiting else None
+        if waiting:
+            return min(waiting, key=lambda group: group.rank)
+        return None
 
     def _rank(self, line: Line, best: RequestGroup) -> Rank:
         head = best.head

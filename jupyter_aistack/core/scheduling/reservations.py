@@ -28,7 +28,9 @@ def conflict(
     for other in at_once:
         _place_all(other, capacity)
     placed = _place_all(new, capacity)
-    return "" if placed == new.count else _too_much(new, placed, at_once)
+    if placed == new.count:
+        return ""
+    return _too_much(new, placed, at_once)
 
 
 def _place_all(reservation: Reservation, capacity: Capacity) -> int:

@@ -23,7 +23,9 @@ def describe(spec: Spec, when_idle: PlacementVerdict) -> str:
     gpu = f"{_models(spec)}GPU"
     if spec.unit is Unit.DEVICES:
         if spec.amount == 1:
-            return "the whole CPU" if is_cpu else f"a whole {gpu}"
+            if is_cpu:
+                return "the whole CPU"
+            return f"a whole {gpu}"
         return f"{int(spec.amount)} whole {gpu}s"
 
     size = str(spec.amount)

@@ -128,9 +128,11 @@ def earliest_start(
         beside = _host_shares(spec, capacity, name)
         times = [at for at, _, _ in starts]
         times += [ends.start_on(i, size, capacity, now) for i, size in beside.items()]
-        if not best.shares or max(times) < best.at:
+        is_first = not best.shares
+        if is_first or max(times) < best.at:
             own = {device_id: sizes[device_id] for _, _, device_id in starts}
-            best = Start(at=max(times), shares={**own, **beside})
+            shares = {**own, **beside}
+            best = Start(at=max(times), shares=shares)
     return best
 
 

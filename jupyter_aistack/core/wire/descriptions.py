@@ -32,7 +32,9 @@ def described(
 
 
 def _with_description(schema: dict[str, Any], description: str) -> dict[str, Any]:
-    return {"description": description, **schema} if description else schema
+    if description:
+        return {"description": description, **schema}
+    return schema
 
 
 def field_descriptions(cls: type) -> dict[str, str]:
@@ -68,5 +70,7 @@ def _sentence(text: str) -> str:
     plain = text.replace("``", "`")
     for python, json in _JSON_WORDS.items():
         plain = re.sub(rf"\b{python}\b", json, plain)
-    ended = plain if plain.endswith(".") else f"{plain}."
-    return ended[0].upper() + ended[1:]
+    if not plain.endswith("."):
+        plain = f"{plain}."
+    first = plain[0].upper()
+    return first + plain[1:]

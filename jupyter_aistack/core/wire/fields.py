@@ -83,16 +83,20 @@ class Converters:
         return known
 
     def _build(self, hint: Any) -> Converter:
-        if isinstance(hint, type) and issubclass(hint, Enum):
+        is_enum = isinstance(hint, type) and issubclass(hint, Enum)
+        if is_enum:
             return _enum(hint)
         origin = typing.get_origin(hint)
         arguments = typing.get_args(hint)
         if origin in (Union, types.UnionType):
             return _optional(self._without_none(hint, arguments))
         if origin in (tuple, frozenset):
-            return _list(origin, self.of(arguments[0]))
-        if isinstance(origin, type) and issubclass(origin, Mapping):
-            return _mapping(self.of(arguments[1]))
+            items = self.of(arguments[0])
+            return _list(origin, items)
+        is_mapping = isinstance(origin, type) and issubclass(origin, Mapping)
+        if is_mapping:
+            values = self.of(arguments[1])
+            return _mapping(values)
         raise TypeError(f"nothing says how {hint!r} is written")
 
     def _without_none(self, hint: Any, arguments: tuple[Any, ...]) -> Converter:
@@ -203,7 +207,8 @@ def _fields_of(cls: type, hidden: set[str]) -> tuple[str, ...]:
     names = [each.name for each in dataclasses.fields(cls) if each.init]
     unknown = hidden.difference(names)
     if unknown:
-        raise TypeError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+        missing = ", ".join(sorted(unknown))
+        raise TypeError(f"{cls.__name__} has no field {missing}")
     return tuple(name for name in names if name not in hidden)
 
 
@@ -239,15 +244,22 @@ def _type_of_property(cls: type, name: str) -> Any:
 
 
 def _writers(used: Mapping[str, Converter]) -> tuple[tuple[str, Convert], ...]:
-    pairs = ((key, converter.write) for key, converter in used.items())
-    return tuple((key, write) for key, write in pairs if write is not None)
+    writers: list[tuple[str, Convert]] = []
+    for key, converter in used.items():
+        if converter.write is not None:
+            writers.append((key, converter.write))
+    return tuple(writers)
 
 
 def _readers(
     used: Mapping[str, Converter], fields: Iterable[str]
 ) -> tuple[tuple[str, Convert], ...]:
-    pairs = ((key, used[key].read) for key in fields)
-    return tuple((key, read) for key, read in pairs if read is not None)
+    readers: list[tuple[str, Convert]] = []
+    for key in fields:
+        read = used[key].read
+        if read is not None:
+            readers.append((key, read))
+    return tuple(readers)
 
 
 def _defaults(cls: type) -> dict[str, Any]:
@@ -284,7 +296,9 @@ def _unless_none(convert: Convert | None) -> Convert | None:
         return None
 
     def converted(value: Any) -> Any:
-        return None if value is None else convert(value)
+        if value is None:
+            return None
+        return convert(value)
 
     return converted
 
@@ -296,7 +310,9 @@ def _list(container: type, item: Converter) -> Converter:
 
     def write(values: Any) -> list[Any]:
         ordered = sorted(values) if is_sorted else values
-        return list(ordered) if write_item is None else [*map(write_item, ordered)]
+        if write_item is None:
+            return list(ordered)
+        return [*map(write_item, ordered)]
 
     def read(values: Any) -> Any:
         return container(values if read_item is None else map(read_item, values))

@@ -53,7 +53,7 @@ _NAMED_TEXTS = Converter(
 HOLDER = WIRE.record(
     Holder,
     # What only those need who look for its process.
-    hidden=["pid_started_at", "host_name", "boot_id", "pid_namespace"],
+    hidden=["pid_started_at", "host_name", "boot_id", "pid_namespace", "allowance"],
     sources={"host": "shown_host"},
 )
 SLICE = WIRE.record(Slice, hidden=["gpu_slices", "compute_slices"])

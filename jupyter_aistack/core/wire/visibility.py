@@ -62,7 +62,8 @@ class Visibility:
         """An event; `own` are the ids of this user's leases and requests, asked for
         where names are hidden only.
         """
-        if self.sees_names or event.lease_id in own or event.request_id in own:
+        is_own = event.lease_id in own or event.request_id in own
+        if self.sees_names or is_own:
             return EVENT.to_dict(event)
         return EVENT.to_dict(replace(event, detail=""))
 

@@ -33,10 +33,6 @@ _PERMISSIONS = 0o777
 _READABLE = 0o444
 
 
-_held_files: list[Path] = []
-"""The lock files of this process, one for each of its ledgers that holds one."""
-
-
 class Presence(ABC):
     """The locks by which the processes of one ledger are known to live."""
 
@@ -93,14 +89,13 @@ class FilePresence(Presence):
         with contextlib.suppress(PermissionError):  # most umasks take the group's part
             os.fchmod(descriptor, mode)
         try:
-            # Shared with other ledgers of this process: each is opened by itself.
+            # Shared: a process may have opened the ledger more than once.
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         except OSError:
             held.close()
             raise
         self._held = held
         self._name = name
-        _held_files.append(self._folder / name)
 
     def _make_folder(self, mode: int) -> None:
         """As open as the ledger: who may read that may enter this."""
@@ -141,12 +136,11 @@ class FilePresence(Presence):
     def drop(self) -> None:
         if self._held is None:
             return
-        path = self._folder / self._name
-        _held_files.remove(path)
-        # Taken away before it is let go of: a file without its lock says "gone".
-        if path not in _held_files:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        # Taken away before it is let go of: a file without its lock says "gone". It
+        # stays for another opening of the ledger in this process.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (self._folder / self._name).unlink()
         self.forget()
 
     def forget(self) -> None:
@@ -177,7 +171,8 @@ def _is_free(path: Path) -> bool:
         raise OSError("no file locks here")
     with path.open("rb") as file:
         try:
-            # Two that look at once take one another for the holder, for that moment.
+            # Two that look at once may take each other for the holder; the next look
+            # corrects that, and until then nothing is freed.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False

@@ -8,6 +8,7 @@ from typing import Any
 
 from jupyter_aistack.client.display import Panel
 from jupyter_aistack.exceptions import ClusterError
+from jupyter_aistack.system.interrupts import DeferredInterrupts
 
 from .commands import JSON, Answer, Verbs
 
@@ -49,59 +50,87 @@ class ClusterCommands:
             raise ClusterError(
                 "a cluster is up already; %cluster scale N changes it, %cluster down ends it"
             )
-        try:
-            from jupyter_aistack.compute.clusters.cluster import Cluster
-        except ImportError as error:
-            raise ClusterError(
-                'Dask is not installed; run: pip install "jupyter_aistack[train]"'
-            ) from error
         from jupyter_aistack.client.durations import patience_seconds
 
         timeout = arguments.timeout
         if timeout is not None:
             timeout = patience_seconds(timeout)
-        self._cluster = Cluster(
-            arguments.workers, arguments.slice, timeout=timeout, queue=arguments.queue
-        )
-        self._dask_client = self._cluster.get_client()
-        self._namespace.update(cluster=self._cluster, client=self._dask_client)
+        # Up and known here, or not at all: Ctrl-C must leave no cluster behind.
+        with DeferredInterrupts(undo=self._close):
+            self._cluster = _cluster_class()(
+                arguments.workers,
+                arguments.slice,
+                timeout=timeout,
+                queue=arguments.queue,
+            )
+            try:
+                self._dask_client = self._cluster.get_client()
+            except BaseException:
+                self._close()
+                raise
+            self._namespace.update(cluster=self._cluster, client=self._dask_client)
         return self._status(arguments)
 
     def _scale(self, arguments: Namespace) -> Answer:
         if self._cluster is None:
             raise ClusterError("no cluster is up; %cluster up N starts one")
+        before = len(self._cluster.worker_spec)
         self._cluster.scale(arguments.workers)
+        try:
+            self._await_workers(arguments.workers)
+        except KeyboardInterrupt:
+            # What has not come by now is wanted no more.
+            self._cluster.scale(before)
+            raise
+        return self._status(arguments)
+
+    def _await_workers(self, count: int) -> None:
         deadline = time.monotonic() + SCALE_SECONDS
-        while time.monotonic() < deadline:
-            if _workers(self._cluster) == arguments.workers:
-                break
+        while time.monotonic() < deadline and _workers(self._cluster) != count:
             if self._cluster.problem:
                 raise ClusterError(self._cluster.problem)
             time.sleep(POLL_SECONDS)
-        return self._status(arguments)
 
     def _down(self, _: Namespace) -> Answer:
         if self._cluster is None:
             title = "No cluster is up; there is nothing to stop"
             return {"workers": 0}, Panel(title=title)
-        cluster = self._cluster
-        dask_client = self._dask_client
-        # First of all: a cluster whose end fails must not stand in the way of another.
-        self._cluster = None
-        self._dask_client = None
-        self._forget("cluster", cluster)
-        self._forget("client", dask_client)
-        dask_client.close()
-        cluster.close()
+        self._close()
         title = "The cluster is down and its slices are released"
         return {"workers": 0}, Panel(title=title)
+
+    def _close(self) -> None:
+        """End the cluster, to its end: Ctrl-C is raised when that is done."""
+        with DeferredInterrupts():
+            cluster = self._cluster
+            dask_client = self._dask_client
+            # First of all: a cluster whose end fails must not stand in the way of
+            # another.
+            self._cluster = None
+            self._dask_client = None
+            self._forget("cluster", cluster)
+            self._forget("client", dask_client)
+            if dask_client is not None:
+                dask_client.close()
+            if cluster is not None:
+                cluster.close()
 
     def _forget(self, name: str, value: Any) -> None:
         """Take a variable from the notebook, unless the user has given it another
         value.
         """
-        if self._namespace.get(name) is value:
+        if value is not None and self._namespace.get(name) is value:
             del self._namespace[name]
+
+
+def _cluster_class() -> Any:
+    try:
+        from jupyter_aistack.compute.clusters.cluster import Cluster
+    except ImportError as error:
+        raise ClusterError(
+            'Dask is not installed; run: pip install "jupyter_aistack[train]"'
+        ) from error
+    return Cluster
 
 
 def _workers(cluster: Any) -> int:

@@ -39,7 +39,8 @@ def ends_in_semicolon(cell: str) -> bool:
     """Whether a cell asks for its value not to be shown, as IPython reads it."""
     from IPython.core.displayhook import DisplayHook
 
-    return bool(DisplayHook.semicolon_at_end_of_expression(cell))
+    is_silenced: Any = DisplayHook.semicolon_at_end_of_expression
+    return bool(is_silenced(cell))
 
 
 def needs_await(codes: Sequence[CodeType]) -> bool:

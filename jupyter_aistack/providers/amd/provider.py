@@ -24,6 +24,7 @@ from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderEr
 from jupyter_aistack.providers.base import Provider, ProviderOptions
 from jupyter_aistack.system.pid_namespace import PidNamespace
 
+from .allowance import AMDAllowance
 from .amdsmi import AMDSMI
 from .visibility import VISIBILITY
 
@@ -51,6 +52,7 @@ class AMDProvider(Provider):
         optional: a host without the library is not a problem, it just has no AMD GPU.
         clock: seconds.
         namespace: tells which listed ids are of processes here.
+        allowance: which GPUs the launcher of this process may use.
     """
 
     name = VENDOR
@@ -64,9 +66,11 @@ class AMDProvider(Provider):
         optional: bool = False,
         clock: Callable[[], float] = time.monotonic,
         namespace: PidNamespace | None = None,
+        allowance: AMDAllowance | None = None,
     ) -> None:
         self._namespace = namespace or PidNamespace()
         self._smi = smi or AMDSMI()
+        self._allowance = allowance or AMDAllowance(self._smi)
         self._optional = optional
         self._clock = clock
         self._known: dict[str, Device] = {}
@@ -78,8 +82,8 @@ class AMDProvider(Provider):
         return cls(optional=options.is_optional)
 
     def discover(self, host: str) -> tuple[Device, ...]:
-        """Every GPU, unusable GPUs with their problem; a GPU seen before that is gone
-        stays listed as lost.
+        """Every GPU that the launcher of this process may use, unusable GPUs with their
+        problem; a GPU seen before that is gone stays listed as lost.
         """
         self._reopen_if_lost()
         try:
@@ -101,11 +105,8 @@ class AMDProvider(Provider):
         self._known = {
             i: d for i, d in {**gone, **present}.items() if not i.startswith(_NAMELESS)
         }
-        return tuple(
-            sorted(
-                (gone | present).values(), key=lambda device: (device.index, device.id)
-            )
-        )
+        devices = sorted((gone | present).values(), key=lambda d: (d.index, d.id))
+        return tuple(self._allowance.narrowed(devices, self._handles))
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         """ROCR_VISIBLE_DEVICES by UUID, which ROCm's lowest layer obeys whatever runs
@@ -143,6 +144,10 @@ class AMDProvider(Provider):
         they are its own alone; the memory is that of its processes.
         """
         return {i: self._sample_of(i, leases, pids) for i in devices}
+
+    @property
+    def allowance(self) -> str:
+        return self._allowance.text
 
     def close(self) -> None:
         """Close the library."""
@@ -241,7 +246,8 @@ class AMDProvider(Provider):
         holders = [
             lease_id for lease_id, lease in leases.items() if _holds(lease, device_id)
         ]
-        listed = self._listed(device_id) if holders else ()
+        ours = frozenset().union(*pids.values())
+        listed = self._listed(device_id, ours) if holders else ()
         return DeviceSample(
             memory_bytes=self._ask(
                 device_id, "amdsmi_get_gpu_memory_usage", self._smi.video_memory
@@ -259,13 +265,15 @@ class AMDProvider(Provider):
             others=None if busy is None else 0.0,
         )
 
-    def _listed(self, device_id: str) -> Sequence[Mapping[str, Any]] | None:
-        """The processes on a GPU; None where they cannot be told, or are of another
-        PID namespace and so may be anybody's.
+    def _listed(
+        self, device_id: str, ours: frozenset[int]
+    ) -> Sequence[Mapping[str, Any]] | None:
+        """The processes on a GPU; None where they cannot be told, or some are of
+        another PID namespace and so may be anybody's.
         """
         listed = _complete(self._ask(device_id, "amdsmi_get_gpu_process_list"))
-        pids = [process["pid"] for process in listed or ()]
-        return None if self._namespace.elsewhere(pids) else listed
+        others = {process["pid"] for process in listed or ()} - ours
+        return None if self._namespace.elsewhere(others) else listed
 
     def _watts(self, device_id: str) -> float | None:
         power = self._ask(device_id, "amdsmi_get_power_info") or {}

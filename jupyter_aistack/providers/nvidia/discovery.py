@@ -13,7 +13,7 @@ from jupyter_aistack.exceptions import ProviderError
 from . import mig
 from .gpu_memory import memory_of
 from .mig_reconfigure import MIGReconfigurer
-from .nvml import NVML
+from .nvml import NO_PERMISSION, NVML
 from .topology import PCILocation, places
 from .usage import processes_if_known
 
@@ -74,6 +74,8 @@ class GPUDiscovery:
         self._clock = clock
         self._on_reopen = on_reopen
         self.known: dict[str, Device] = {}
+        self.refused: frozenset[str] = frozenset()
+        """Ids of the GPUs that the driver does not let this user open."""
         self._makes: dict[str, _Make] = {}
         self._places: dict[str, PCILocation] = {}
         self._reopened_at = -math.inf
@@ -86,6 +88,7 @@ class GPUDiscovery:
             DriverNotFound, ProviderError: the driver does not answer.
         """
         self._reopen_if_lost()
+        self.refused = frozenset()
         count = self._nvml.query("nvmlDeviceGetCount")
         listed = self._placed([self._device(index, host) for index in range(count)])
         present = {device.id: device for device in listed}
@@ -139,7 +142,10 @@ class GPUDiscovery:
         except ProviderError as error:
             if "problem" not in error.facts:
                 raise  # it concerns the driver, not this GPU
-            return self._unusable(index, host, str(error.facts["problem"]))
+            device = self._unusable(index, host, str(error.facts["problem"]))
+            if error.facts.get("nvml_code") == NO_PERMISSION:
+                self.refused |= {device.id}
+            return device
 
     def _unusable(self, index: int, host: str, problem: str) -> Device:
         known = next(

@@ -63,12 +63,12 @@ _OF_THE_DRIVER: dict[int, tuple[type[ProviderError], str]] = {
         "the NVIDIA driver was updated but the old one is still loaded; reboot or reload its kernel module",
     ),
 }
+NOT_ALLOWED = (
+    "may not be used by this user; ask the administrator for access to its device file"
+)
 # Each reads on after a device's name: "NVIDIA H200 fell off the bus ...".
 _OF_A_DEVICE: dict[int, tuple[type[ProviderError], str]] = {
-    NO_PERMISSION: (
-        ProviderError,
-        "may not be used by this user; ask the administrator for access to its device file",
-    ),
+    NO_PERMISSION: (ProviderError, NOT_ALLOWED),
     8: (ProviderError, "lacks power; check its power cables"),
     11: (ProviderError, "has an interrupt problem; see the kernel log, then reboot"),
     GPU_IS_LOST: (DeviceLost, "fell off the bus; reset it or reboot the host"),

@@ -18,6 +18,7 @@ from jupyter_aistack.core.placement.mig_plan import MIGPermission, MIGPlan
 from jupyter_aistack.exceptions import DriverNotFound, ProviderError
 from jupyter_aistack.providers.base import Provider, ProviderOptions
 
+from .allowance import GPUAllowance
 from .discovery import GPUDiscovery
 from .enforcement import ShareEnforcer
 from .memory_caps import for_suspension
@@ -46,6 +47,7 @@ class GPUProvider(Provider):
             for none.
         clock: seconds since the epoch, as the driver stamps its samples.
         sharing: what holds shares to their size.
+        allowance: which GPUs the launcher of this process may use.
     """
 
     name = "gpu"
@@ -60,10 +62,13 @@ class GPUProvider(Provider):
         mig_create: MIGPermission | None = None,
         clock: Callable[[], float] = time.time,
         sharing: ShareEnforcer | None = None,
+        allowance: GPUAllowance | None = None,
     ) -> None:
         self._nvml = nvml or NVML()
         self._cutter = MIGReconfigurer(self._nvml, mig_create)
         self._sharing = sharing or ShareEnforcer(self._nvml, clock=clock)
+        self._allowance = allowance or GPUAllowance(self._nvml)
+        self._allowed: tuple[Device, ...] = ()
         self._optional = optional
         self._clock = clock
         self._sampler = GPUSampler(self._nvml, self._sharing.servers_among)
@@ -87,16 +92,19 @@ class GPUProvider(Provider):
         )
 
     def discover(self, host: str) -> tuple[Device, ...]:
-        """Every GPU, unusable GPUs with their problem; a GPU seen before that is gone
-        stays listed as lost.
+        """Every GPU that the launcher of this process may use, unusable GPUs with their
+        problem; a GPU seen before that is gone stays listed as lost.
         """
         try:
-            devices = self._discovery.discover(host)
+            devices = self._allowance.narrowed(
+                self._discovery.discover(host), self._discovery.refused
+            )
         except DriverNotFound as error:
             if self._optional and error.facts.get("library_missing"):
                 return ()
             raise
-        return tuple(self._sharing.visible_level(device) for device in devices)
+        self._allowed = tuple(self._sharing.visible_level(device) for device in devices)
+        return self._allowed
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         """CUDA_VISIBLE_DEVICES by UUID, what holds a share to its size, and caps for
@@ -153,6 +161,10 @@ class GPUProvider(Provider):
             raise ProviderError(f"no MPS server holds lease {lease.id}")
         self._sharing.terminate(lease, device, pid)
 
+    @property
+    def allowance(self) -> str:
+        return self._allowance.text
+
     def driver_version(self) -> str:
         return driver_version()
 
@@ -190,13 +202,24 @@ class GPUProvider(Provider):
 
     def plan_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> MIGPlan:
         """Which MIG instances to create, and which unused instances to destroy."""
-        return self._cutter.plan(self._discovery.known.values(), wanted, leased)
+        return self._cutter.plan(self._cuttable(), wanted, leased)
 
     def make_room(
         self, wanted: Sequence[str], leased: Mapping[str, str]
     ) -> tuple[str, ...]:
         """Create them, where the administrator allows it."""
-        return self._cutter.make(self._discovery.known.values(), wanted, leased)
+        return self._cutter.make(self._cuttable(), wanted, leased)
+
+    def _cuttable(self) -> list[Device]:
+        """The GPUs that the launcher may use as a whole: what it may use instances of
+        is not its own to cut.
+        """
+        known = self._discovery.known
+        return [
+            device
+            for device in self._allowed
+            if device.id in known and len(device.mig) == len(known[device.id].mig)
+        ]
 
     def close(self) -> None:
         """Close NVML. MPS daemons that hold leases go on."""

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.exceptions import AIStackError, LeaseError
 from jupyter_aistack.server.context import RETRY_SECONDS, ServerContext
-from jupyter_aistack.server.kernels import KernelRegistry
+from jupyter_aistack.server.kernels import KernelRegistry, Rename
 from jupyter_aistack.server.realtime.event_bus import EventBus
 from jupyter_aistack.server.realtime.sampler import Sampler
 
@@ -103,6 +104,9 @@ class MaintenanceLoop:
         activity = self._activity(broker)
         gone = await self._kernels.terminated()
         await self._context.run(renew_leases, broker, gone, activity)
+        renames = await self._kernels.renames()
+        if renames:
+            await self._context.run(relabel, broker, renames)
         self._warden.act(broker)
         if self._then is not None:
             await self._then()
@@ -162,6 +166,24 @@ def renew_leases(
                 broker.release(lease.id, lease.token)
     _touch(broker, state.leases, activity)
     broker.maintain()
+
+
+def relabel(broker: Broker, renames: Mapping[str, Rename]) -> None:
+    """Have leases that are called by a notebook's former name called by its name of
+    now. A name that a user has chosen stays.
+    """
+    for lease in broker.host_state.leases():
+        holder = lease.holder
+        rename = renames.get(holder.id) or renames.get(holder.parent)
+        if rename is None or not lease.is_live or holder.label not in rename.former:
+            continue
+        with contextlib.suppress(LeaseError):  # it ended between the two calls
+            broker.host_state.ledger.bind(
+                lease.id,
+                lease.token,
+                broker.clock(),
+                holder=replace(holder, label=rename.label),
+            )
 
 
 def _touch(

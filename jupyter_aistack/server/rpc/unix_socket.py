@@ -23,6 +23,7 @@ from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.server.json_body import check_fields, read_object
 from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.system.peer import has_peer_credentials, peer_of
+from jupyter_aistack.system.processes import is_alive
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.caller import Caller
@@ -127,8 +128,9 @@ class SocketServer:
             return error
 
     async def _caller(self, writer: asyncio.StreamWriter) -> Caller:
-        pid, uid = peer_of(writer.get_extra_info("socket"))
-        if uid != os.getuid():
+        peer = peer_of(writer.get_extra_info("socket"))
+        pid, uid = peer
+        if not peer.is_own_user:
             raise PermissionDenied(
                 f"this socket serves uid {os.getuid()} only; you are uid {uid}"
             )
@@ -198,7 +200,7 @@ def remove_stale(folder: Path) -> None:
 
 def _has_process(path: Path) -> bool:
     pid = path.stem.removeprefix("aistack-")
-    return pid.isdigit() and Path(f"/proc/{pid}").exists()
+    return pid.isdigit() and is_alive(int(pid), None)
 
 
 def _is_answered(path: Path) -> bool:

@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_aistack.broker.settings import read_queues
-from jupyter_aistack.config import AIStack, open_ledger
+from jupyter_aistack.config import AIStack
 from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.ledger.opening import open_ledger
 from jupyter_aistack.system.memory import available_bytes
 from tests.benchmarks.gpu.bench import GIB, MIB, Bench, Row
 from tests.benchmarks.harness import percentile

@@ -11,7 +11,13 @@ from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary
 from jupyter_aistack.core.wire.preparations import PREPARATION
 from jupyter_aistack.core.wire.records import LEASE
 from jupyter_aistack.core.wire.values import request_to_dict
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest, PermissionDenied
+from jupyter_aistack.exceptions import (
+    AIStackError,
+    InvalidRequest,
+    LeaseLost,
+    LeaseNotFound,
+    PermissionDenied,
+)
 from jupyter_aistack.testing import simulated_broker
 from tests.paths import DATA
 
@@ -253,3 +259,49 @@ def test_unknown_lease_is_not_found(service: Service) -> None:
     with pytest.raises(AIStackError) as caught:
         service.call("release", {"lease_id": "l-nope"}, ANN)
     assert (caught.value.code, caught.value.http_status) == ("LeaseNotFound", 404)
+
+
+# -- ids of nothing, and of what is over -----------------------------------------------
+
+OF_LEASES: dict[str, dict[str, Any]] = {
+    "activate": {"token": 1, "verified": True},
+    "listed": {"pid": 1},
+    "bind": {"token": 1, "root_pid": 1},
+    "extend": {"seconds": 60},
+    "suspend": {},
+    "resume": {},
+    "pin": {},
+    "unpin": {},
+    "begin_cell": {},
+    "end_cell": {},
+}
+"""Verbs about a live lease, and what they need beside its id."""
+
+
+@pytest.mark.parametrize("verb", [*OF_LEASES, "release"])
+def test_a_lease_that_never_was_is_named(service: Service, verb: str) -> None:
+    payload = {**OF_LEASES.get(verb, {}), "lease_id": "l-none"}
+    with pytest.raises(LeaseNotFound, match="there is no lease 'l-none'"):
+        service.call(verb, payload, ANN)
+
+
+@pytest.mark.parametrize("lasting", [None, 3600])
+@pytest.mark.parametrize("verb", OF_LEASES)
+def test_a_lease_that_has_ended_is_said_to_have_ended(
+    service: Service, verb: str, lasting: int | None
+) -> None:
+    lease = ask(service, ANN, lease_seconds=lasting)["lease"]
+    service.call("release", {"lease_id": lease["id"]}, ANN)
+    payload = {**OF_LEASES[verb], "lease_id": lease["id"]}
+    if "token" in payload:
+        payload["token"] = lease["token"]
+    before = service.call("events", {}, ANN)
+    with pytest.raises(LeaseLost, match="has ended"):
+        service.call(verb, payload, ANN)
+    assert service.call("events", {}, ANN) == before
+
+
+@pytest.mark.parametrize("verb", ["wait_for", "cancel"])
+def test_a_request_that_never_was_is_named(service: Service, verb: str) -> None:
+    with pytest.raises(LeaseNotFound, match="there is no request 'r-none'"):
+        service.call(verb, {"request_id": "r-none"}, ANN)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, Status
 
 from jupyter_aistack import Cluster
 from jupyter_aistack.client import client
@@ -20,7 +21,7 @@ from jupyter_aistack.exceptions import (
     InvalidRequest,
     Unsatisfiable,
 )
-from tests.fakes.waiting import wait_until
+from tests.fakes.waiting import until, wait_until
 
 
 def runs(process: psutil.Process) -> bool:
@@ -71,17 +72,12 @@ def test_a_cpu_worker_reports_no_gpu(cluster: Cluster) -> None:
     )
 
 
-def test_scheduler_and_dashboard_listen_on_loopback_only(cluster: Cluster) -> None:
-    assert cluster.scheduler_address.startswith("tls://127.0.0.1:")
-    assert cluster.dashboard_link.startswith("http://127.0.0.1:")
-
-
 def test_repr_names_worker_lease_and_enforcement(cluster: Cluster) -> None:
     text, html = repr(cluster), cluster._repr_html_()
     for lease in lease_ids():
         assert lease in text
         assert f"<td>{lease}</td>" in html
-    assert "2 of 2 workers on cpu:1/4 each" in text
+    assert f"at {cluster.scheduler_address}: 2 of 2 workers on cpu:1/4 each" in text
     assert "CPU affinity" in html
 
 
@@ -187,6 +183,80 @@ async def test_a_cluster_that_runs_already_can_be_awaited(cluster: Cluster) -> N
     assert await cluster is cluster
 
 
+async def test_a_cancelled_start_leaves_nothing(cpu_host: Path) -> None:
+    before = lease_ids()
+    children = set(psutil.Process().children(recursive=True))
+    cluster = Cluster(1, "cpu:1/4", asynchronous=True, timeout=60)
+    start = asyncio.ensure_future(_entered(cluster))
+    await until(lambda: any(worker.pid for worker in list(cluster._created)), 60)
+    for _ in range(2):
+        start.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert cluster.status is Status.closed
+    assert lease_ids() == before
+    new = set(psutil.Process().children(recursive=True)) - children
+    assert [process.cmdline() for process in new if is_worker(process)] == []
+
+
+async def _entered(cluster: Cluster) -> None:
+    async with cluster:
+        raise AssertionError("the start was cancelled")
+
+
+def is_worker(process: psutil.Process) -> bool:
+    return runs(process) and "resource_tracker" not in " ".join(process.cmdline())
+
+
+def test_what_a_task_has_started_ends_with_its_worker(cpu_host: Path) -> None:
+    with (
+        Cluster(1, "cpu:1/4") as cluster,
+        Client(cluster, set_as_default=False) as dask,
+    ):
+        pid = dask.submit(
+            lambda: subprocess.Popen(["sleep", "600"], start_new_session=True).pid
+        ).result(timeout=60)
+        child = psutil.Process(pid)
+        assert runs(child)
+    assert not runs(child)
+
+
+def test_a_stopped_worker_whose_lease_has_ended_is_closed(cpu_host: Path) -> None:
+    with Cluster(1, "cpu:1/4") as cluster:
+        lost = cluster.workers[0]
+        process = psutil.Process(lost.pid)
+        process.suspend()
+        client.connect().call("release", lease_id=lost.lease.id)
+        wait_until(lambda: not runs(process), 60)
+        wait_until(lambda: f"its lease {lost.lease.id} has ended" in cluster.problem)
+
+
+def test_no_worker_is_started_again_on_a_lease_that_has_ended(cpu_host: Path) -> None:
+    with Cluster(1, "cpu:1/4") as cluster:
+        lost = cluster.workers[0]
+        process = psutil.Process(lost.pid)
+        client.connect().call("release", lease_id=lost.lease.id)
+        process.kill()
+        wait_until(lambda: not runs(process))
+        wait_until(lambda: cluster.problem)
+        assert lost.pid is None
+        assert lost.lease.id not in lease_ids()
+
+
+def test_a_worker_that_does_not_start_says_why(cpu_host: Path) -> None:
+    before = lease_ids()
+    with pytest.raises(ClusterError, match=r"worker 0 did not start: .*no_such_module"):
+        Cluster(1, "cpu:1/4", nanny={"preload": ["no_such_module"]})
+    assert lease_ids() == before
+
+
+def test_a_refusal_has_its_own_cause_and_no_circle(cpu_host: Path) -> None:
+    with pytest.raises(Unsatisfiable) as caught:
+        Cluster(1, "4096GiB")
+    assert caught.value.__cause__ is not caught.value
+
+
 def test_progress_is_told_while_a_worker_waits(cluster: Cluster) -> None:
     told: list[str] = []
     with pytest.raises(ClusterError):
@@ -233,19 +303,6 @@ def test_adapting_takes_leases_for_work_and_gives_them_back_when_idle(
             in lease_ids() - before
         )
         wait_until(lambda: lease_ids() == before)
-
-
-def test_a_stranger_on_the_same_host_cannot_reach_a_cluster(cpu_host: Path) -> None:
-    with Cluster(1, "cpu:1/4") as cluster:
-        with Client(cluster, set_as_default=False) as dask:
-            assert dask.submit(lambda: 1).result(timeout=60) == 1
-        with pytest.raises((OSError, TypeError)):
-            Client(cluster.scheduler_address, timeout=2, set_as_default=False)
-
-
-def test_plain_connections_are_had_by_asking(cpu_host: Path) -> None:
-    with Cluster(0, "cpu:1/4", security=False) as cluster:
-        assert cluster.scheduler_address.startswith("tcp://")
 
 
 def test_starting_workers_leaves_the_notebooks_own_thread_counts_alone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import AcquireTimeout, ClusterError
 from jupyter_aistack.system import cgroup
 from jupyter_aistack.system.cgroup import MemoryGroup
+from tests.fakes.waiting import until
 
 
 class Lease:
@@ -75,10 +77,15 @@ def wait(
     reasons: list[str] = []
     client: Any = host or Host(own=set(), others={"l-1"})
     leases = WorkerLeases(client, "1/4", queue="", timeout=timeout, cluster="c")
+
+    async def pause(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if not is_wanted:
+            raise ClusterError("worker 0 is no longer wanted")
+
     waiting = leases.await_grant(
-        0,
         lease,  # type: ignore[arg-type]
-        is_wanted=lambda worker: is_wanted,
+        pause=pause,
         on_wait=reasons.append,
     )
     asyncio.run(waiting)
@@ -104,7 +111,7 @@ def test_a_wait_for_anothers_lease_goes_on() -> None:
     assert len(wait(Lease(granted_after=40), Host(own={"l-1"}, others={"l-2"}))) == 40
 
 
-def test_a_worker_that_is_no_longer_wanted_stops_waiting() -> None:
+def test_what_is_raised_in_a_pause_ends_the_wait() -> None:
     with pytest.raises(ClusterError, match="worker 0 is no longer wanted"):
         wait(Lease(), is_wanted=False)
 
@@ -148,3 +155,29 @@ def test_a_worker_on_a_gpu_has_its_share_of_the_containers_memory(
     client: Any = host
     leases = WorkerLeases(client, "1/2", queue="", timeout=None, cluster="c")
     assert asyncio.run(leases.host_memory_bytes(lease)) == GIB // 4
+
+
+def test_a_request_of_a_caller_that_was_cancelled_is_kept_for_its_release() -> None:
+    asked = threading.Event()
+    answered = threading.Event()
+    kept: list[object] = []
+
+    class SlowHost(Host):
+        def request(self, spec: str, **options: Any) -> Lease:
+            asked.set()
+            answered.wait(10)
+            return Lease()
+
+    async def cancel_amid_the_request() -> None:
+        client: Any = SlowHost(own=set(), others=set())
+        leases = WorkerLeases(client, "1/4", queue="", timeout=None, cluster="c")
+        request = asyncio.ensure_future(leases.request(0, kept.append))
+        await until(asked.is_set)
+        request.cancel()
+        await asyncio.sleep(0)
+        answered.set()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    asyncio.run(cancel_amid_the_request())
+    assert len(kept) == 1

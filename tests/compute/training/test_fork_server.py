@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from jupyter_aistack import Cluster, train
 from jupyter_aistack.exceptions import TrainingError
 from tests.compute.training.owner import STALL_SECONDS
 from tests.fakes.waiting import wait_until
+from tests.paths import ROOT
 
 
 @pytest.fixture
@@ -77,6 +79,23 @@ def test_a_notebook_that_is_stopped_for_long_finds_its_run_as_it_was(
     owner.send_signal(signal.SIGCONT)
     may_end.touch()
     assert told(owner) == {"restarts": 0}
+
+
+def test_ranks_end_with_a_notebook_that_was_only_connected_to_their_cluster(
+    cluster: Cluster, may_end: Path, tmp_path: Path
+) -> None:
+    connection = tmp_path / "connection"
+    connection.write_bytes(pickle.dumps((cluster.scheduler_address, cluster.security)))
+    guest = subprocess.Popen(
+        [sys.executable, "-m", "tests.compute.training.guest", connection, may_end],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    ranks = [psutil.Process(pid) for pid in told(guest)]
+    guest.kill()
+    guest.communicate()
+    wait_until(lambda: not any(map(runs, ranks)), otherwise=lambda: str(ranks))
 
 
 def test_what_a_rank_has_started_ends_with_it(cluster: Cluster) -> None:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from jupyter_aistack import Cluster, train
+from jupyter_aistack.compute.training.heartbeat import read_beat
 from jupyter_aistack.exceptions import TrainingError
 from tests.fakes.waiting import wait_until
 
@@ -32,6 +33,9 @@ def stop_in_step_3(ctx: Any) -> int:
         ctx.checkpoint(model, step=step)
         ctx.mean(1.0)
         if (ctx.attempt, ctx.rank, step) == (0, 1, 3):
+            # Its heart has to beat once inside the loop, to tell where that was.
+            while "stop_in_step_3" not in read_beat(ctx._heartbeat._file).place:
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGSTOP)
         ctx.log(step)
     return step

@@ -14,6 +14,7 @@ import pytest
 
 from jupyter_aistack import Cluster
 from jupyter_aistack.client import notices
+from jupyter_aistack.compute.training import train as train_module
 from jupyter_aistack.compute.training.train import train
 from jupyter_aistack.exceptions import InvalidRequest, TrainingError
 from tests.paths import DATA
@@ -296,6 +297,15 @@ def test_arguments_that_make_no_sense_are_named(
 ) -> None:
     with pytest.raises(InvalidRequest, match=words):
         train(**{"loop": fit, "workers": 1, **arguments})
+
+
+def test_a_cluster_without_workers_is_told_with_what_to_do(
+    cpu_host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "START_SECONDS", 0.2)
+    words = r"workers: the cluster did not have 1 workers within 0\.2 s; show the"
+    with Cluster(0, "cpu:1/4") as empty, pytest.raises(TrainingError, match=words):
+        train(fit, workers=empty)
 
 
 def test_asking_for_data_that_was_not_given_says_so(cluster: Cluster) -> None:

@@ -6,10 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from jupyter_aistack.core.model.lease import LeaseState, Outcome
+from jupyter_aistack.core.model.lease import LeaseState, Notice, NoticeKind, Outcome
 from jupyter_aistack.core.model.plan import Grant, grant_to_lease
-from jupyter_aistack.core.scheduling.lease_ends import ended_at, reason_of, why_over
-from tests.fakes.world import ask
+from jupyter_aistack.core.scheduling.lease_ends import (
+    ended_at,
+    may_end_by_notice,
+    notice_after_pause,
+    reason_of,
+    why_over,
+)
+from tests.fakes.world import World, ask, gpus
 
 LEASE = grant_to_lease(Grant(request=ask("r"), slices=(), expires_at=60.0), "l", 1, 0.0)
 LONG_AFTER = 1e9
@@ -63,6 +69,42 @@ def test_nobody_is_charged_for_longer_than_the_last_renewal_held(
 ) -> None:
     assert ended_at(LEASE, outcome, 99.0) == at
     assert ended_at(LEASE, outcome, 5.0) == 5.0
+
+
+def test_a_notice_ends_no_lease_that_nobody_could_renew_meanwhile() -> None:
+    assert may_end_by_notice(LEASE, 59.9)
+    assert not may_end_by_notice(LEASE, 60.0)
+    notice = Notice(kind=NoticeKind.IDLE, at=10.0, ends_at=70.0)
+    noticed = replace(LEASE, notice=notice)
+    assert notice_after_pause(noticed, 60.0) == notice
+    after = notice_after_pause(noticed, 160.0)
+    assert after == replace(notice, ends_at=170.0)
+    assert notice_after_pause(LEASE, 160.0) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome"),
+    [
+        (NoticeKind.PREEMPT, Outcome.PREEMPTED),
+        (NoticeKind.IDLE, Outcome.RECLAIMED),
+    ],
+)
+def test_who_was_stopped_has_the_time_of_its_notice_after_the_pause(
+    kind: NoticeKind, outcome: Outcome
+) -> None:
+    box = World(gpus(1))
+    box.submit(ask("held", "1", preemptible=True))
+    box.turn()
+    (lease,) = box.leases.values()
+    notice = Notice(kind=kind, at=0.0, ends_at=30.0, request_id="first")
+    noticed = replace(lease, notice=notice, expires_at=60.0, active_at=-9999.0)
+    box.leases[lease.id] = noticed
+    box.submit(ask("first", "1", priority=9))
+    box.turn(75)
+    assert box.holds() == {"held": "1"}
+    box.leases[lease.id] = replace(noticed, expires_at=135.0)
+    box.turn()
+    assert box.lease_of("held").outcome is outcome
 
 
 def test_the_reasons_tell_an_end_from_a_lease_nobody_kept() -> None:

@@ -14,7 +14,7 @@ from jupyter_aistack.core.wire.schemas import SCHEMAS
 
 HIDDEN = {
     # They tell processes apart, on their host only; its name is sent in place of its id.
-    "Holder": {"pid_started_at", "host_name", "boot_id", "pid_namespace"},
+    "Holder": {"pid_started_at", "host_name", "boot_id", "pid_namespace", "allowance"},
     "Request": {"idempotency_key"},  # the asker's own name for it
     "Slice": {"gpu_slices", "compute_slices"},  # known from its profile
     "DeviceState": {

@@ -4,7 +4,7 @@
  * the "hardware". One thing per line:
  *
  *   gpu uuid=GPU-00000000000000aa serial=aa name=AMD_Instinct_MI300X memory=206158430208 used=0 cus=304 util=0
- *       power=150 energy=1000 lost=0           (`_` in a name is a space; lost=12 makes every call on it answer 12)
+ *       power=150 energy=1000 lost=0 hip=0 render=128           (`_` in a name is a space; lost=12 makes every call on it answer 12)
  *   process gpu=0 pid=123 memory=1048576 name=python3
  *   fail amdsmi_get_energy_count 2             that function answers that code; `fail amdsmi_init 34` refuses to open
  *
@@ -82,6 +82,8 @@ SYSTEM_CALL(amdsmi_get_socket_handles, (uint32_t *count, size_t *out),
 SYSTEM_CALL(amdsmi_get_processor_handles, (size_t socket, uint32_t *count, size_t *out), *count = 1; if (out) out[0] = socket;)
 DEVICE_CALL(amdsmi_get_gpu_enumeration_info, (size_t h, Enumeration *out),
     memset(out, 0, sizeof *out);
+    out->hip = (uint32_t)number_of(gpu, "hip", h - 1);
+    out->render = (uint32_t)number_of(gpu, "render", 0);
     if (!text_of(gpu, "uuid", out->uuid, sizeof out->uuid)) code = NOT_SUPPORTED;)
 DEVICE_CALL(amdsmi_get_gpu_asic_info, (size_t h, Asic *out),
     memset(out, 0, sizeof *out);

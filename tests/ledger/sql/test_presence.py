@@ -76,6 +76,19 @@ def test_who_closes_its_ledger_has_not_ended(url: str) -> None:
 
 @needs_namespaces
 @pytest.mark.service
+def test_a_process_may_show_itself_by_two_openings_of_the_ledger(url: str) -> None:
+    process = ProcessIdentity(pid=os.getpid(), boot_id="b", pid_namespace=7)
+    first, second, other = (SQLLedger(url) for _ in range(3))
+    first.hold_presence(process)
+    second.hold_presence(process)
+    first.close()
+    assert other.presence(process) is Liveness.ALIVE
+    assert other.has_witness(process)
+    second.close()
+    assert other.presence(process) is Liveness.UNKNOWN
+    other.close()
+
+
 def test_a_forked_child_does_not_live_for_its_parent(url: str) -> None:
     ledger = SQLLedger(url)
     fork = "child = os.fork() or (os.setsid(), __import__('time').sleep(600))"

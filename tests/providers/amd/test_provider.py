@@ -351,7 +351,7 @@ def test_a_leases_own_processes_count_and_its_gpus_are_as_busy_as_they_are(
         + mi300x(1, util=80)
         + process(11, GIB)
         + process(11, 2 * GIB, gpu=1)
-        + process(9, GIB)
+        + process(1, GIB)
     )
     child = fake_amdsmi.python(state, SETUP)
     child("provider.discover('box')")

@@ -4,8 +4,9 @@ own, tell it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psutil
-import pytest
 
 from jupyter_aistack.core.model.units import GIB, MIB
 from jupyter_aistack.providers.nvidia.gpu_memory import GPUMemory
@@ -22,28 +23,23 @@ USED = h200(used=GIB, reserved=600 * MIB)
 FREE = H200_BYTES - GIB - 600 * MIB
 
 
-@pytest.mark.parametrize(
-    ("driver", "used"),
-    [("", GIB), ("fail nvmlDeviceGetMemoryInfo_v2 25\n", GIB + 600 * MIB)],
-    ids=["new", "old"],
-)
-def test_what_the_driver_reserves_is_not_in_use_where_it_tells_that(
-    fake_nvml, driver: str, used: int
-) -> None:
-    memory = fake_nvml.python(USED + driver, SETUP)("memory()")
-    assert memory == GPUMemory(total=H200_BYTES, used=used, free=FREE)
+def test_memory_as_drivers_tell_it(fake_nvml) -> None:
+    child = fake_nvml.python(USED, SETUP)
+    # What the driver reserves is not in use, where it tells that.
+    used = GPUMemory(total=H200_BYTES, used=GIB, free=FREE)
+    assert child("memory()") == used
+    fake_nvml.change(USED + "fail nvmlDeviceGetMemoryInfo_v2 25\n")
+    assert child("memory()") == replace(used, used=GIB + 600 * MIB)
 
 
-def test_a_gpu_without_memory_of_its_own_works_in_the_hosts(fake_nvml) -> None:
-    memory = fake_nvml.python(h200(unified=1), SETUP)("memory()")
+def test_memory_that_is_not_its_own_or_not_to_be_read(fake_nvml) -> None:
+    child = fake_nvml.python(h200(unified=1), SETUP)
+    memory = child("memory()")
     assert memory.total == psutil.virtual_memory().total
     assert 0 < memory.free <= memory.total
     assert memory.used == memory.total - memory.free
 
-
-@pytest.mark.parametrize(
-    ("state", "asked"),
-    [(h200(noperm=1), "memory()"), (h200(mig=1, unified=1), "memory(is_cut=True)")],
-)
-def test_memory_that_may_not_be_read_is_unknown(fake_nvml, state, asked) -> None:
-    assert fake_nvml.python(state, SETUP)(asked) is None
+    fake_nvml.change(h200(noperm=1))
+    assert child("memory()") is None
+    fake_nvml.change(h200(mig=1, unified=1))
+    assert child("memory(is_cut=True)") is None

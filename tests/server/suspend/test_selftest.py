@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.config import results_file
+from jupyter_aistack.ledger.opening import results_file
 from jupyter_aistack.server.suspend import selftest
 from jupyter_aistack.server.suspend.selftest import Results
 from tests.server.suspend.conftest import Make

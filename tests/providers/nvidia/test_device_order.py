@@ -1,0 +1,29 @@
+"""CUDA's own order of the GPUs, asked of a driver library in a child."""
+
+from __future__ import annotations
+
+import os
+
+from jupyter_aistack.providers.nvidia.device_order import cuda_order
+
+FIRST = "11111111-1111-1111-1111-111111111111"
+SECOND = "abababab-abab-abab-abab-abababababab"
+
+
+def environment(driver: str, **more: str) -> dict[str, str]:
+    return {**os.environ, "LD_LIBRARY_PATH": driver, "FAKE_CUDA": "ok", **more}
+
+
+def test_all_are_listed_whatever_the_launcher_shows(driver) -> None:
+    shown = environment(driver, CUDA_VISIBLE_DEVICES="1")
+    assert cuda_order(shown) == (FIRST, SECOND)
+
+
+def test_a_driver_that_does_not_start_does_not_say(driver) -> None:
+    assert cuda_order(environment(driver, FAKE_CUDA="broken")) is None
+
+
+def test_without_a_driver_nobody_says(tmp_path) -> None:
+    nowhere = tmp_path / "libcuda.so.1"
+    nowhere.touch()
+    assert cuda_order(environment(str(tmp_path))) is None

@@ -1,0 +1,60 @@
+"""Who may change a file is told by it and by all folders above it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from jupyter_aistack.system.permissions import guarded, is_guarded
+
+
+@pytest.fixture
+def owners() -> frozenset[int]:
+    """Those who own what is above every temporary folder, and this user."""
+    return frozenset({0, os.getuid()})
+
+
+def test_a_file_is_as_safe_as_the_folders_above_it(
+    tmp_path: Path, owners: frozenset[int]
+) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir(mode=0o755)
+    file = folder / "jupyter_aistack_config.py"
+    file.touch(mode=0o644)
+    assert is_guarded(file, owners)
+    file.chmod(0o664)
+    assert not is_guarded(file, owners), "its group may write it"
+    file.chmod(0o644)
+    folder.chmod(0o777)
+    assert not is_guarded(file, owners), "anybody may put another in its place"
+    folder.chmod(0o755)
+    assert not is_guarded(file, {4711}), "it is another's"
+    assert not is_guarded(folder / "missing", owners)
+
+
+def test_a_link_is_as_safe_as_what_it_leads_to(
+    tmp_path: Path, owners: frozenset[int]
+) -> None:
+    open_file = tmp_path / "open"
+    open_file.touch()
+    open_file.chmod(0o666)
+    link = tmp_path / "link"
+    link.symlink_to(open_file)
+    assert not is_guarded(link, owners)
+
+
+def test_folders_without_such_files_say_nothing(
+    tmp_path: Path, owners: frozenset[int]
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    filled = tmp_path / "filled"
+    filled.mkdir()
+    (filled / "a.py").touch()
+    (filled / "a.py").chmod(0o666)
+    folders = [str(empty), str(filled)]
+    assert guarded(folders, ("a.py",), owners) == [str(empty)]
+    assert guarded(folders, ("b.py",), owners) == folders
+    assert guarded(folders, ("a.py",), None) == folders
