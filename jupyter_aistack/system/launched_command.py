@@ -47,8 +47,12 @@ def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
         running = _Command(terminal)
         bell = stack.enter_context(running.signals_passed_on())
         running.start(command, environment)
-        code = os.waitstatus_to_exitcode(running.wait(bell))
-    return code if code >= 0 else SIGNALLED - code
+        status = running.wait(bell)
+
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return SIGNALLED - code
+    return code
 
 
 class _Terminal:
@@ -59,8 +63,9 @@ class _Terminal:
         self._before: object = None
 
     def __enter__(self) -> _Terminal:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY
         with contextlib.suppress(OSError):
-            self._file = os.open(_TERMINAL, os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+            self._file = os.open(_TERMINAL, flags)
         if self.is_ours:
             # Who is not in front and moves the terminal is stopped, unless it ignores
             # that.
@@ -209,8 +214,9 @@ class _Command:
             # It looked at the terminal a moment before that was given to it.
             self._send(signal.SIGCONT)
             return
-        self._terminal.give_to(os.getpgrp())
-        os.killpg(os.getpgrp(), signal.SIGSTOP)
+        own_group = os.getpgrp()
+        self._terminal.give_to(own_group)
+        os.killpg(own_group, signal.SIGSTOP)
 
 
 def _wake(number: int, frame: FrameType | None) -> None:
