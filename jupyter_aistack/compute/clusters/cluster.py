@@ -84,7 +84,7 @@ class Cluster(InterruptibleCluster):
         nanny: dict[str, Any] | None = None,
         **dask: Unpack[DaskOptions],
     ) -> None:
-        check_count(workers)
+        check_count("workers", workers)
         options = checked_options(dask)
         self.slice = str(parse_spec(slice))
         self.owner_pid = os.getpid()
@@ -234,7 +234,11 @@ class Cluster(InterruptibleCluster):
             n: how many workers.
             memory: so many that they have this memory together, ``"64GiB"`` or bytes.
             cores: so many that they run this many tasks at once.
+
+        Raises:
+            InvalidRequest: `n` is no number of workers; nothing is changed.
         """
+        check_count("n", n)
         with DeferredInterrupts():
             self._problem = ""
             return super().scale(n, memory=memory, cores=cores)

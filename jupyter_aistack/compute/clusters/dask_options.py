@@ -83,13 +83,13 @@ does not.
 """
 
 
-def check_count(workers: Any) -> None:
-    """Raises `InvalidRequest` for what is no number of workers."""
-    is_number = isinstance(workers, int) and not isinstance(workers, bool)
-    if not is_number or workers < 0:
+def check_count(name: str, count: Any) -> None:
+    """Raises `InvalidRequest` where the argument `name` is no number of workers."""
+    # Dask's own figures are floats where a maximum is infinite.
+    is_number = isinstance(count, (int, float)) and not isinstance(count, bool)
+    if not is_number or count < 0 or count != int(count):
         raise InvalidRequest(
-            f"workers: expected a whole number from 0 up, got {workers!r}",
-            field="workers",
+            f"{name}: expected a whole number from 0 up, got {count!r}", field=name
         )
 
 

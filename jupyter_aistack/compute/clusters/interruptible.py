@@ -16,6 +16,7 @@ from jupyter_aistack.exceptions import ClusterError
 from jupyter_aistack.system.interrupts import DeferredInterrupts
 
 from .completion import completed
+from .failures import reasons
 
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ class InterruptibleCluster(SpecCluster):
         except RuntimeError as error:
             if isinstance(error.__cause__, Exception):
                 raise ClusterError(
-                    f"the scheduler did not start: {error.__cause__}"
+                    f"the scheduler did not start: {reasons(error.__cause__)}"
                 ) from error
             raise
 

@@ -31,6 +31,7 @@ from jupyter_aistack.system.process_tree import (
 from jupyter_aistack.system.verify.child import listed
 
 from .completion import completed, in_thread
+from .failures import reasons
 from .nanny import SliceNanny
 from .worker_leases import WorkerLeases
 from .worker_plugins import close_probe, start_probe
@@ -38,8 +39,6 @@ from .worker_spec import check_nanny, nanny_options
 
 log = logging.getLogger("jupyter_aistack")
 
-MAX_REASONS = 4
-"""How many causes of a failure are told."""
 KILL_PAUSE_SECONDS = 0.05
 """Between two looks at whether a worker that was given up has a process by now."""
 
@@ -143,7 +142,7 @@ class LeasedWorker(ProcessInterface):
                 raise
             self._check_wanted()
             raise ClusterError(
-                f"worker {self.name} did not start: {_reasons(error)}"
+                f"worker {self.name} did not start: {reasons(error)}"
             ) from error
         self._set_stage("ready")
 
@@ -286,15 +285,3 @@ class LeasedWorker(ProcessInterface):
                 await worker.run(
                     function=dumps(close_probe), args=dumps((seen["pid"],))
                 )
-
-
-def _reasons(error: BaseException) -> str:
-    """What went wrong, and below it the causes: Dask's own words seldom name them."""
-    reasons: list[str] = []
-    current: BaseException | None = error
-    while current is not None and len(reasons) < MAX_REASONS:
-        text = str(current) or type(current).__name__
-        if text not in reasons:
-            reasons.append(text)
-        current = current.__cause__
-    return ": ".join(reason.rstrip(".") for reason in reasons)
