@@ -202,4 +202,7 @@ def _touch(
 
 
 def _is_of(item: Lease | Request, gone: frozenset[str]) -> bool:
-    return any(item.holder.ends_with(kernel_id) for kernel_id in gone)
+    from jupyter_aistack.system.users import current_user
+
+    user = current_user()
+    return any(item.holder.ends_with(user, kernel_id) for kernel_id in gone)
