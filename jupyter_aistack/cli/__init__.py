@@ -186,7 +186,10 @@ def _add_request_options(request: argparse.ArgumentParser) -> None:
         help="how long to wait at most, e.g. 5min (for ever)",
     )
     request.add_argument(
-        "command", nargs="+", metavar="COMMAND", help="what to run, after --"
+        "command",
+        nargs="+",
+        metavar="COMMAND",
+        help="what to run, after --; it hears our signals, and its exit code is ours",
     )
 
 
