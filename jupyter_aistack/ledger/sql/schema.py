@@ -7,7 +7,7 @@ where the device state of each lease is. Version 5 keeps meters, charges and whe
 ran. Version 6 keeps the conditions of leases, which were one note before, and the code
 of the error for which a request was rejected. Version 7 knows the keys of those who ask,
 and ends no lease for want of a renewal. Version 8 knows machines by what they are, and
-what they are called only for people.
+what they are called only for people. Version 9 knows whose kernels the cells ran in.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ cells = sa.Table(
     "aistack_cells",
     metadata,
     sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("user", sa.Text, primary_key=True),
     sa.Column("owner", sa.Text, primary_key=True),
     sa.Column("cell", sa.Text, primary_key=True),
     sa.Column("began_at", sa.Double, primary_key=True),
@@ -333,6 +334,19 @@ def _add_hosts(connection: sa.Connection) -> None:
     )
 
 
+def _add_users_of_cells(connection: sa.Connection) -> None:
+    # Rows live for minutes, and those of version 8 do not say whose they are: what ran
+    # just before is charged to the time between cells.
+    number = sa.Double().compile(connection.dialect)
+    connection.exec_driver_sql("DROP TABLE aistack_cells")
+    connection.exec_driver_sql(
+        'CREATE TABLE aistack_cells (host TEXT NOT NULL, "user" TEXT NOT NULL,'
+        " owner TEXT NOT NULL, cell TEXT NOT NULL,"
+        f" began_at {number} NOT NULL, ended_at {number},"
+        ' PRIMARY KEY (host, "user", owner, cell, began_at))'
+    )
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_due_at,
     _add_use,
@@ -341,6 +355,7 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_conditions,
     _add_idempotency_keys,
     _add_hosts,
+    _add_users_of_cells,
 )
 """In order: the first turns version 1 into version 2. Never edit a migration that has
 been released; append.
