@@ -180,6 +180,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.combine",
     },
     "ledger/sql/test_ledger.py": {
+        "ledger.sql.migrations",
         "ledger.sql.database",
         "ledger.sql.rows",
         "ledger.sql.statements",
