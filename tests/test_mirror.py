@@ -237,7 +237,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.mps.lifecycle",
         "providers.nvidia.mps.protocol2",
         "providers.nvidia.mps.protocol3",
-        "providers.nvidia.mps.records",
     },
     "providers/nvidia/test_mig_reconfigure.py": {"broker.mig", "cli.mig"},
     "providers/nvidia/test_provider.py": {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 
+from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.exceptions import AIStackError
 
 from .connection import connect
@@ -26,10 +26,10 @@ DEVICE_STATE_VERBS = {
 
 
 def request(options: argparse.Namespace) -> int:
-    """Run a command on a slice; its exit code is ours."""
+    """Run a command on a slice; its exit code is ours, and signals reach it."""
 
     def on_wait(position: int | None, reason: str) -> None:
-        print(f"waiting, number {position}: {reason}", file=sys.stderr)
+        print(f"waiting, number {position}: {printable(reason)}", file=sys.stderr)
 
     with connect().request(
         options.spec,
@@ -40,7 +40,7 @@ def request(options: argparse.Namespace) -> int:
         label=" ".join(options.command)[:SHOWN_LABEL],
         on_wait=on_wait,
     ) as handle:
-        print(repr(handle), file=sys.stderr)
+        print(printable(repr(handle)), file=sys.stderr)
         exit_code = _run(options.command)
         if options.json:
             print(json.dumps({"lease": handle.lease, "exit_code": exit_code}))
@@ -48,8 +48,10 @@ def request(options: argparse.Namespace) -> int:
 
 
 def _run(command: list[str]) -> int:
+    from jupyter_aistack.system.launched_command import run_command
+
     try:
-        return subprocess.run(command, env=os.environ, check=False).returncode
+        return run_command(command, os.environ)
     except OSError as error:
         raise AIStackError(
             f"command: {command[0]} cannot be run: {error.strerror}"

@@ -35,7 +35,17 @@ def waiting_requests(mine: Mapping[str, Any]) -> list[JSON]:
     verb.
     """
     owner = mine["owner"]
-    return [request for request in mine["requests"] if request["holder"]["id"] == owner]
+    return [each for each in mine["requests"] if _is_owner(each["holder"], owner)]
+
+
+def _is_owner(holder: JSON, owner: str) -> bool:
+    """Whether a holder is the kernel or process itself, and not a worker or a run that
+    is called like it.
+    """
+    from jupyter_aistack.core.model.request import HolderKind
+
+    is_part = holder["kind"] in (HolderKind.WORKER.value, HolderKind.RUN.value)
+    return holder["id"] == owner and not is_part
 
 
 def watched_leases(mine: Mapping[str, Any]) -> list[JSON]:
@@ -51,7 +61,7 @@ def watched_leases(mine: Mapping[str, Any]) -> list[JSON]:
         lease
         for lease in mine["leases"]
         if lease["holder"]["kind"] != HolderKind.PROCESS.value
-        or lease["holder"]["id"] == mine["owner"]
+        or _is_owner(lease["holder"], mine["owner"])
     ]
 
 

@@ -18,6 +18,7 @@ from jupyter_aistack.core.model.condition import Condition
 from jupyter_aistack.core.model.device import SliceKind
 from jupyter_aistack.core.model.device_state import reset_for_new_process
 from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.exceptions import (
     InvalidTransition,
@@ -26,7 +27,7 @@ from jupyter_aistack.exceptions import (
     PrepareFailed,
 )
 from jupyter_aistack.system.processes import is_alive
-from jupyter_aistack.system.users import groups_of
+from jupyter_aistack.system.users import current_user, groups_of
 
 from .allocation import KernelAllocation
 from .combine import combine_preparations
@@ -115,15 +116,13 @@ class KernelLeases:
         )
 
     def _holder(self, label: str) -> Holder:
-        from jupyter_aistack.system.users import current_user
-
         return Holder(
             kind=HolderKind.KERNEL,
             id=self.kernel_id,
             user=current_user(),
             host=self._broker().host,
             pid=os.getpid(),
-            label=label,
+            label=printable(label),
         )
 
     def _leases(self) -> list[Lease]:
@@ -153,7 +152,7 @@ class KernelLeases:
         return ""
 
     def _is_own(self, holder: Holder) -> bool:
-        return holder.kind is HolderKind.KERNEL and holder.id == self.kernel_id
+        return holder.is_kernel(current_user(), self.kernel_id)
 
     # -- while a process runs ----------------------------------------------------------
 
@@ -256,7 +255,9 @@ class KernelLeases:
         """
         broker = self._broker()
         family = (
-            lease for lease in broker.leases() if self._is_of_family(lease.holder)
+            lease
+            for lease in broker.leases()
+            if lease.holder.belongs_to(current_user(), self.kernel_id)
         )
         leases = {
             lease.id: lease for lease in (*before, *self._leases_of(pid), *family)
@@ -279,12 +280,6 @@ class KernelLeases:
             and pid in (lease.holder.pid, lease.holder.root_pid)
         ]
 
-    def _is_of_family(self, holder: Holder) -> bool:
-        """Whether it is the kernel, one of its workers or runs, or a process that it
-        started.
-        """
-        return self.kernel_id in (holder.id, holder.parent)
-
     # -- giving back -------------------------------------------------------------------
 
     def release(self, pid: int | None = None) -> None:
@@ -302,10 +297,10 @@ class KernelLeases:
             # Requests first: a lease that is released would go to the next request of
             # the same kernel.
             for request in self._requests():
-                if request.holder.ends_with(self.kernel_id):
+                if request.holder.ends_with(current_user(), self.kernel_id):
                     broker.cancel(request.id)
             for lease in broker.leases():
-                if lease.holder.ends_with(self.kernel_id):
+                if lease.holder.ends_with(current_user(), self.kernel_id):
                     with contextlib.suppress(LeaseError):  # it ended meanwhile
                         broker.release(lease.id, lease.token)
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client.display import Panel
 from jupyter_aistack.core.accounting.usage_report import COVERED
+from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.units import format_bytes
+from jupyter_aistack.system.users import current_user
 
 if TYPE_CHECKING:
     from jupyter_aistack.client.client import Client
@@ -117,13 +119,22 @@ def own_leases(
         known: leases of this kernel's that the broker has named as such; they tell
             under which ids it is known.
     """
+    user = current_user()
     ids = {os.environ.get("AISTACK_KERNEL") or f"pid-{os.getpid()}"}
     ids |= {lease["holder"]["parent"] or lease["holder"]["id"] for lease in known}
     return [
         lease
         for lease in leases
-        if ids & {lease["holder"]["id"], lease["holder"]["parent"]}
+        if lease["holder"]["user"] == user and _is_of(lease["holder"], ids)
     ]
+
+
+def _is_of(holder: Mapping[str, Any], ids: set[str]) -> bool:
+    """Whether a holder is known under one of these ids, or below one; a worker or a run
+    that is called so is another.
+    """
+    is_part = holder["kind"] in (HolderKind.WORKER.value, HolderKind.RUN.value)
+    return holder["parent"] in ids or (holder["id"] in ids and not is_part)
 
 
 def cost(client: Client | None = None, *, since: float = 0.0) -> Cost:

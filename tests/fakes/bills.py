@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jupyter_aistack.system.users import current_user
+
 
 def lease(
     name: str = "l-1", *, kind: str = "share", fraction: str = "1/4", **fields: Any
@@ -13,7 +15,12 @@ def lease(
         "id": name,
         "granted_at": 0.0,
         "ended_at": None,
-        "holder": {"id": "k-1", "parent": ""},
+        "holder": {
+            "kind": "kernel",
+            "id": "k-1",
+            "user": current_user(),
+            "parent": "",
+        },
         "slices": [{"device_id": device, "kind": kind, "fraction": fraction}],
         **fields,
     }

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.config import open_ledger
 from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
 from jupyter_aistack.exceptions import AcquireTimeout
+from jupyter_aistack.ledger.opening import open_ledger
 from jupyter_aistack.providers.registry import build_providers
 from jupyter_aistack.system.users import current_user
 from tests.fakes.waiting import wait_until
@@ -92,13 +92,13 @@ def answer(process: Script, line: str = "") -> str:
     return process.stdout.readline().strip()
 
 
-def me() -> Holder:
+def me(broker: Broker) -> Holder:
     pid = os.getpid()
     return Holder(
         kind=HolderKind.PROCESS,
         id=f"pid-{pid}",
         user=current_user(),
-        host=os.uname().nodename,
+        host=broker.host,
         pid=pid,
     )
 
@@ -112,9 +112,9 @@ def test_a_stopped_process_keeps_its_lease_and_a_killed_one_does_not(
         wait_until(lambda: time.time() > broker.lease(lease_id).expires_at + 0.2)
         broker.cycle()
         with pytest.raises(AcquireTimeout):
-            broker.submit("1/2", me(), patience_seconds=0)
+            broker.submit("1/2", me(broker), patience_seconds=0)
         assert broker.lease(lease_id).is_live
-        waiting = broker.submit("1/2", me())
+        waiting = broker.submit("1/2", me(broker))
         process.send_signal(signal.SIGCONT)
         assert answer(process, "how is it?") in ("granted", "active")
 

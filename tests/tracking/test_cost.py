@@ -39,16 +39,23 @@ def test_slice_hours_count_only_what_lies_in_the_interval(
 
 def test_own_leases_are_the_kernels_and_its_workers():
     mine = lease("mine")
-    worker = lease("worker", holder={"id": "w-0", "parent": "k-1"})
-    other = lease("other", holder={"id": "k-2", "parent": ""})
-    assert [own["id"] for own in own_leases([mine, worker, other], [mine])] == [
-        "mine",
-        "worker",
+    user = mine["holder"]["user"]
+
+    def held(name: str, kind: str, **fields: str) -> dict[str, object]:
+        holder = {"kind": kind, "user": user, "parent": "", **fields}
+        return lease(name, holder=holder)
+
+    worker = held("worker", "worker", id="w-0", parent="k-1")
+    everything = [
+        mine,
+        worker,
+        held("other", "kernel", id="k-2"),
+        held("another's", "kernel", id="k-1", user="eve"),
+        held("a namesake", "worker", id="k-1", parent="k-2"),
     ]
-    assert [own["id"] for own in own_leases([mine, worker, other], [worker])] == [
-        "mine",
-        "worker",
-    ]
+    for known in (mine, worker):
+        own = own_leases(everything, [known])
+        assert [each["id"] for each in own] == ["mine", "worker"]
 
 
 def test_cost_as_json_has_the_sum_and_shows_unknown_as_words():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jupyter_aistack.core.model.request import Holder
+from jupyter_aistack.broker.liveness import is_here
+from jupyter_aistack.core.model.request import Holder, HolderKind
 from jupyter_aistack.core.wire.visibility import Visibility
 from jupyter_aistack.exceptions import PermissionDenied
 
@@ -40,6 +41,11 @@ class Caller:
     is_admin: bool = False
 
     @property
+    def kind(self) -> HolderKind:
+        """What this caller is as a holder."""
+        return HolderKind.KERNEL if self.kernel_id else HolderKind.PROCESS
+
+    @property
     def owner_id(self) -> str:
         """Id under which this caller's leases are kept."""
         return self.kernel_id or f"pid-{self.pid}"
@@ -55,7 +61,18 @@ class Caller:
         """Whether a holder is this caller, or a worker, a run or a process of its
         own.
         """
-        return self.owner_id in (holder.id, holder.parent)
+        is_below = holder.user == self.user and holder.parent == self.owner_id
+        return self._is_here(holder) and (is_below or self.is_holder(holder))
+
+    def is_holder(self, holder: Holder) -> bool:
+        """Whether a holder is this caller itself."""
+        own = (self.user, self.kind, self.owner_id)
+        is_called_so = own == (holder.user, holder.kind, holder.id)
+        return is_called_so and self._is_here(holder)
+
+    def _is_here(self, holder: Holder) -> bool:
+        """Whether ids of processes mean the same to both; those of kernels always do."""
+        return bool(self.kernel_id) or is_here(holder)
 
 
 class Access:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast
 from jupyter_aistack.core.wire.fields import JSON
@@ -18,6 +19,8 @@ from .base import Payload, Verb, VerbGroup
 from .caller import MAX_LABEL, Access, Caller
 from .reports import AccountingAPI
 
+HOLDER_FIELDS = frozenset({"kind", "id", "label"})
+"""What a caller may say of the holder of its request."""
 MAX_SHOWN = 1000
 """How many requests of the queue are shown, first served first."""
 
@@ -84,9 +87,9 @@ class RequestVerbs(VerbGroup):
                 f"holder: expected an object with kind and id, got {given!r}",
                 field="holder",
             )
-        own_kind = HolderKind.KERNEL if caller.kernel_id else HolderKind.PROCESS
-        kind = _holder_kind(given, own_kind)
-        is_self = kind is own_kind
+        _check_holder_fields(given)
+        kind = _holder_kind(given, caller.kind)
+        is_self = kind is caller.kind
         label = text_field(given, "label", "") or caller.label
         return Holder(
             kind=kind,
@@ -94,7 +97,7 @@ class RequestVerbs(VerbGroup):
             user=caller.user,
             host=self._broker.host,
             pid=caller.kernel_pid or caller.pid,
-            label=label[:MAX_LABEL],
+            label=printable(label)[:MAX_LABEL],
             parent=caller.parent if is_self else caller.owner_id,
         )
 
@@ -205,12 +208,22 @@ class RequestVerbs(VerbGroup):
         """What the caller's own process was given, by lease id."""
         prepared = {}
         for lease in leases:
-            if lease.holder.id != caller.owner_id:
+            if not caller.is_holder(lease.holder):
                 continue
             preparation = self._preparation(lease)
             if preparation is not None:
                 prepared[lease.id] = preparation
         return prepared
+
+
+def _check_holder_fields(given: Mapping[str, object]) -> None:
+    """Refuse to be told what only the transport may tell, such as whose it is."""
+    strange = sorted(map(str, given.keys() - HOLDER_FIELDS))
+    if strange:
+        raise InvalidRequest(
+            f"holder.{strange[0]}: only {', '.join(sorted(HOLDER_FIELDS))} may be given",
+            field=f"holder.{strange[0]}",
+        )
 
 
 def _holder_kind(given: Mapping[str, object], own_kind: HolderKind) -> HolderKind:

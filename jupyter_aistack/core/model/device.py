@@ -246,9 +246,9 @@ class Inventory:
 
     def name_of(self, host: str) -> str:
         """What people call a host of which there are devices here."""
-        if self.host_name and host == self.host:
-            return self.host_name
-        return host
+        if host != self.host:
+            return host
+        return self.host_name or host
 
     def device(self, device_id: str) -> Device | None:
         return next((d for d in self.devices if d.id == device_id), None)

@@ -25,5 +25,7 @@ class HostIdentity:
         """Whether this may be the machine that was `other` before it was started
         again.
         """
-        is_named_alike = (self.name, self.machine) == (other.name, other.machine)
-        return is_named_alike and self.id != other.id
+        is_named_alike = self.name == other.name
+        is_same_machine = self.machine == other.machine
+        is_later = self.id != other.id
+        return is_named_alike and is_same_machine and is_later

@@ -73,8 +73,9 @@ class Holder:
         """Whether both are one holder: an id says who only together with the user and
         the kind.
         """
-        own = (self.user, self.kind, self.id)
-        return own == (other.user, other.kind, other.id)
+        is_of_user = self.user == other.user
+        is_called_alike = self.id == other.id
+        return is_of_user and is_called_alike and self.kind is other.kind
 
     @property
     def process(self) -> ProcessIdentity | None:
@@ -88,12 +89,26 @@ class Holder:
             pid_namespace=self.pid_namespace,
         )
 
-    def ends_with(self, kernel_id: str) -> bool:
+    def is_kernel(self, user: str, kernel_id: str) -> bool:
+        """Whether it is that kernel of that user, and nothing that is only called so."""
+        is_of_user = self.user == user
+        is_called_so = self.id == kernel_id
+        return is_of_user and is_called_so and self.kind is HolderKind.KERNEL
+
+    def belongs_to(self, user: str, kernel_id: str) -> bool:
+        """Whether it is that kernel, one of its workers or runs, or a process that it
+        started.
+        """
+        if self.parent != kernel_id:
+            return self.is_kernel(user, kernel_id)
+        return self.user == user
+
+    def ends_with(self, user: str, kernel_id: str) -> bool:
         """Whether its lease ends with a kernel: it is the kernel, or a worker or a run
         of it. A process that the kernel started may outlive it.
         """
         is_child = self.kind is HolderKind.PROCESS
-        return self.id == kernel_id or (self.parent == kernel_id and not is_child)
+        return self.belongs_to(user, kernel_id) and not is_child
 
 
 @dataclass(frozen=True, kw_only=True)

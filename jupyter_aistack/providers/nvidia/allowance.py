@@ -51,7 +51,8 @@ class GPUAllowance:
         self._launcher: Launcher | None = None
         self._chosen: frozenset[str] | None = None
         self._uuids: tuple[str, ...] | None = None
-        self._opened: dict[str, bool | None] = {}
+        self._opened: set[str] = set()
+        self._minors: dict[str, int | None] = {}
         self.text = ""
         """The GPUs and MIG instances that may be granted, where that is not all."""
 
@@ -99,20 +100,26 @@ class GPUAllowance:
         """Whether a GPU's file may be opened; None where that is unknown. One that could
         be opened once stays: its file goes when it falls off the bus.
         """
-        if self._opened.get(device.id) is None:
-            minor = self._minor(device)
-            if minor is None:
-                return None
-            may = self._files.may_open(f"nvidia{minor}", MAJOR, minor)
-            if may is None and self._files.has("nvidia[0-9]*"):
-                return False  # others are there: this one was not given
-            self._opened[device.id] = may or None
-            return may
-        return self._opened[device.id]
+        if device.id in self._opened:
+            return True
+        minor = self._minor(device)
+        if minor is None:
+            return None
+        may = self._files.may_open(f"nvidia{minor}", MAJOR, minor)
+        if may:
+            self._opened.add(device.id)
+        is_missing = may is None and self._files.has("nvidia[0-9]*")
+        return False if is_missing else may  # others have files: it was not given
 
     def _minor(self, device: Device) -> int | None:
+        """The number of a GPU's file, which stays the same; None while it is unknown."""
         if device.id.startswith(_NAMELESS):
             return None
+        if self._minors.get(device.id) is None:
+            self._minors[device.id] = self._ask_minor(device)
+        return self._minors[device.id]
+
+    def _ask_minor(self, device: Device) -> int | None:
         try:
             handle = self._nvml.query("nvmlDeviceGetHandleByUUID", device.id)
             minor = self._nvml.query("nvmlDeviceGetMinorNumber", handle, default=None)

@@ -316,7 +316,7 @@ class ShareEnforcer:
         return [
             entry
             for entry in known
-            if entry[0].holder.id == lease.holder.id and entry[0].id != lease.id
+            if entry[0].holder.is_same(lease.holder) and entry[0].id != lease.id
         ]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.server.kernels import KernelRegistry
+from jupyter_aistack.system.users import current_user
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
@@ -64,7 +65,8 @@ class MemoryEnforcer:
 
         holder = breach.lease.holder
         kernel_id = holder.parent or holder.id
-        if kernel_id not in self._kernels.running():
+        is_own = holder.belongs_to(current_user(), kernel_id)
+        if kernel_id not in self._kernels.running() or not is_own:
             return ""
         if breach.action is MemoryAction.INTERRUPT:
             if await self._kernels.interrupt(kernel_id):

@@ -18,6 +18,7 @@ from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.rpc.agent_mailbox import AgentMailbox
+from jupyter_aistack.system.users import current_user
 
 from .kernel_activity import KernelActivityWatcher
 
@@ -151,7 +152,11 @@ class SuspendCoordinator:
     def _is_own(self, lease: Lease) -> bool:
         from .orphans import is_orphan
 
-        return lease.holder.id in self._own_kernels or is_orphan(lease)
+        holder = lease.holder
+        is_own = holder.id in self._own_kernels and holder.is_kernel(
+            current_user(), holder.id
+        )
+        return is_own or is_orphan(lease)
 
     # -- working -----------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from jupyter_aistack.core.model import device_state as steps
 from jupyter_aistack.core.model.device_state import DeviceState, StatePhase
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.exceptions import AIStackError, LeaseError
+from jupyter_aistack.system.users import current_user
 
 from . import lease_lock
 from .executor import SuspendExecutor
@@ -176,7 +177,8 @@ class SuspendWorker:
             # Ended leases too where states are restored: the process may have been
             # restored for a lease that has ended since.
             for lease in self._broker.leases(live=not self._executor.can_restore):
-                if lease.holder.id == kernel_id and lease.residence is not None:
+                is_kernels = lease.holder.is_kernel(current_user(), kernel_id)
+                if is_kernels and lease.residence is not None:
                     self._suspend_before_kill(lease.id, pid)
         except Exception:
             self._log.warning(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,10 +48,11 @@ def ask(
 def test_the_holder_is_who_the_transport_says_not_who_the_payload_says(
     service: Service,
 ) -> None:
-    lease = ask(service, ANN, holder={"user": "root", "pid": 1, "id": "kernel-9"})[
-        "lease"
-    ]
-    holder = lease["holder"]
+    for strange in ({"user": "root"}, {"pid": 1}, {"parent": "kernel-9"}):
+        with pytest.raises(InvalidRequest, match="only id, kind, label may be given"):
+            ask(service, ANN, holder=strange)
+    assert service.call("leases", {}, ANN)["leases"] == []
+    holder = ask(service, ANN, holder={"id": "kernel-9"})["lease"]["holder"]
     assert (holder["user"], holder["pid"], holder["id"], holder["kind"]) == (
         "ann",
         99,
@@ -66,6 +68,25 @@ def test_a_worker_belongs_to_the_kernel_that_asked_for_it(service: Service) -> N
     assert [lease["holder"]["parent"] for lease in mine["leases"]] == ["kernel-1"]
     assert mine["prepared"] == {}, "a worker's environment is not the kernel's"
     assert service.call("mine", {}, BOB)["leases"] == []
+
+
+def test_a_worker_that_is_called_like_a_kernel_is_not_that_kernel(
+    service: Service,
+) -> None:
+    """Neither another's kernel, nor another user's that chose the same id."""
+    for asker in (ANN, replace(BOB, user="eve", kernel_id="kernel-9")):
+        namesake = {"kind": "worker", "id": BOB.kernel_id}
+        lease = ask(service, asker, "1/8", holder=namesake)["lease"]
+        mine = service.call("mine", {}, BOB)
+        assert (mine["leases"], mine["prepared"]) == ([], {})
+        assert [each["id"] for each in service.call("mine", {}, asker)["leases"]] == [
+            lease["id"]
+        ]
+    pretender = replace(BOB, user="eve")
+    ask(service, pretender, "1/8")
+    assert service.call("mine", {}, BOB)["leases"] == []
+    own = ask(service, BOB, "1/8")["lease"]
+    assert list(service.call("mine", {}, BOB)["prepared"]) == [own["id"]]
 
 
 def test_mine_brings_what_a_kernel_needs_to_attach_a_lease_granted_meanwhile(

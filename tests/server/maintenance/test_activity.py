@@ -89,7 +89,7 @@ def test_what_this_server_does_not_run_is_not_watched() -> None:
 def test_a_device_that_works_is_use_though_no_cell_runs(
     slice_: Slice, share: float | None, is_use: bool
 ) -> None:
-    assert bool(touched(lease(piece=slice_), usage={"l-kernel-1": share})) is is_use
+    assert bool(touched(lease(slice_=slice_), usage={"l-kernel-1": share})) is is_use
 
 
 def test_what_a_simulated_device_shows_is_no_use() -> None:

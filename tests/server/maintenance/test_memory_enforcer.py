@@ -23,6 +23,7 @@ from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.kernel import teardown
 from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.system.processes import is_alive
+from jupyter_aistack.system.users import current_user
 from jupyter_aistack.testing import holder
 from tests.fakes.live_server import LiveServer, live_server, post, wait_for_kernel
 from tests.fakes.scripted import Lists, exchange_providers
@@ -67,7 +68,8 @@ def start(
         started.append(kernel_id)
         pid = server.kernel_manager.get_kernel(kernel_id).provisioner.pid
         context.broker.submit(
-            "1/2", holder(kernel_id, pid=pid, host=context.broker.host)
+            "1/2",
+            holder(kernel_id, user=current_user(), pid=pid, host=context.broker.host),
         )
         return kernel_id, pid
 

@@ -38,6 +38,7 @@ from jupyter_aistack.server.suspend.executor import SuspendExecutor
 from jupyter_aistack.server.suspend.memory_probe import MemoryProbe
 from jupyter_aistack.server.suspend.worker import SuspendWorker
 from jupyter_aistack.system.processes import tree
+from jupyter_aistack.system.users import current_user
 from jupyter_aistack.testing import CAN_SUSPEND, ManualClock
 from tests.fakes.fake_gpu import GIB, FakeGPU
 from tests.paths import FAKES
@@ -118,7 +119,9 @@ class World:
 
         Meanwhile the processes `works` use the GPU.
         """
-        holder = Holder(kind=HolderKind.KERNEL, id="k", user="ann", host="box", pid=pid)
+        holder = Holder(
+            kind=HolderKind.KERNEL, id="k", user=current_user(), host="box", pid=pid
+        )
         lease = self.broker.lease(self.broker.submit("1", holder).lease_id)
         lease = self.broker.bind(lease.id, lease.token, pid=pid, root_pid=pid)
         self.works(*works)
@@ -677,7 +680,7 @@ def test_a_process_that_ends_amid_a_move_ends_nothing_else(
     os.waitid(os.P_PID, dead, os.WEXITED | os.WNOWAIT)
     box = world()
     holder = Holder(
-        kind=HolderKind.KERNEL, id="k", user="ann", host="box", pid=os.getpid()
+        kind=HolderKind.KERNEL, id="k", user=current_user(), host="box", pid=os.getpid()
     )
     lease = box.broker.lease(box.broker.submit("1", holder).lease_id)
     lease = box.broker.update_device_state(

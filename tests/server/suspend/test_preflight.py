@@ -151,3 +151,12 @@ def test_libraries_are_told_by_their_files(tmp_path: Path) -> None:
     )
     assert libraries(maps) == {"nccl", "managed"}
     assert libraries(tmp_path / "none") is None
+
+
+def test_a_process_that_is_hidden_is_not_left_out(tmp_path: Path) -> None:
+    hidden, gone = 42, 43
+    (seen,) = inspect_processes(
+        [hidden, gone], [hidden], proc=tmp_path, exists=lambda pid: pid == hidden
+    )
+    assert (seen.pid, seen.is_own, seen.has_context) == (hidden, False, True)
+    assert seen.uses is None

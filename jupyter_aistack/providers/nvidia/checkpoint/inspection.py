@@ -5,9 +5,11 @@ they use, and whether they are clients of an MPS server.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from jupyter_aistack.system.pid_namespace import exists
 
 MPS_VARIABLES = (
     "CUDA_MPS_PIPE_DIRECTORY",
@@ -46,14 +48,27 @@ class Process:
 
 
 def inspect_processes(
-    pids: Iterable[int], contexts: Iterable[int], proc: Path = Path("/proc")
+    pids: Iterable[int],
+    contexts: Iterable[int],
+    proc: Path = Path("/proc"),
+    exists: Callable[[int], bool] = exists,
 ) -> tuple[Process, ...]:
     """The processes `pids`, of which the driver lists `contexts`; those that have ended
-    are left out.
+    are left out, and not those that are hidden.
     """
     listed = frozenset(contexts)
-    processes = (_process(pid, pid in listed, proc / str(pid)) for pid in sorted(pids))
-    return tuple(process for process in processes if process is not None)
+    processes = []
+    for pid in sorted(pids):
+        process = _process(pid, pid in listed, proc / str(pid))
+        if process is None and exists(pid):
+            # Only another user's is: what it does is not to be known.
+            hidden = Process(
+                pid=pid, is_own=False, has_context=pid in listed, uses=None
+            )
+            processes.append(hidden)
+        elif process is not None:
+            processes.append(process)
+    return tuple(processes)
 
 
 def _process(pid: int, has_context: bool, folder: Path) -> Process | None:
