@@ -99,7 +99,7 @@ def test_what_nvml_lists_with_nothing_is_told_from_what_it_keeps_back(
 
     results = Results(tmp_path / "tested.json")
     measured = {"GPU-a": 400, "GPU-b": 500}
-    found = find_out(
+    capability = find_out(
         broker(gpu),
         helper(),
         results,
@@ -108,7 +108,7 @@ def test_what_nvml_lists_with_nothing_is_told_from_what_it_keeps_back(
         lambda uuid, measure: measured[uuid],
     )
     assert seen == [5, 0, 0, None]
-    assert found.context_bytes == 500
+    assert capability.context_bytes == 500
     assert results.context_bytes("580.126.09", "GPU a") == 400
 
 
