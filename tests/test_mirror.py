@@ -85,6 +85,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "cli.simulate.metrics",
         "cli.simulate.scenario",
     },
+    "cli/test_process.py": {"system.command_guard"},
     "cli/test_cli.py": {
         "cli.__main__",
         "cli.connection",
@@ -179,6 +180,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.combine",
     },
     "ledger/sql/test_ledger.py": {
+        "ledger.sql.migrations",
         "ledger.sql.database",
         "ledger.sql.rows",
         "ledger.sql.statements",

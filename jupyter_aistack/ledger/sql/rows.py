@@ -383,4 +383,5 @@ def _of_charge(key: Key) -> dict[str, Any]:
 
 def _of_span(span: CellInterval) -> dict[str, Any]:
     row = codec.span_to_row(span)
-    return {f"of_{name}": row[name] for name in ("host", "owner", "cell", "began_at")}
+    key = ("host", "user", "owner", "cell", "began_at")
+    return {f"of_{name}": row[name] for name in key}
