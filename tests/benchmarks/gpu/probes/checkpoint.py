@@ -139,23 +139,27 @@ def of_another_user(cuda: Cuda) -> Findings:
 def oom(limits: Limits) -> Findings:
     """A restore that finds no room, then one that does (NVIDIA/cuda-checkpoint#44)."""
 
-    def said(name: str, **values: object) -> Finding:
+    def step_finding(name: str, **values: object) -> Finding:
         return Finding(probe="oom", name=name, values=values)
 
     nvml, cuda = Nvml(), Cuda()
     cuda.initialise()
     with holder(cuda, "holding", "torch", 8 * GB) as process:
         process.hear()
-        yield said("out", steps=cuda.steps(process.pid, "Lock", "Checkpoint"))
+        yield step_finding("out", steps=cuda.steps(process.pid, "Lock", "Checkpoint"))
         free = int(nvml.library.nvmlDeviceGetMemoryInfo(nvml.handle).free)
         with child("holding", "torch", free - 3 * GIB) as filler:
             left = nvml.library.nvmlDeviceGetMemoryInfo
             answer = filler.hear()
-            yield said("filled", **answer, free_mib=left(nvml.handle).free // MIB)
+            yield step_finding(
+                "filled", **answer, free_mib=left(nvml.handle).free // MIB
+            )
             step = cuda.step("Restore", process.pid)
-            yield said("without_room", **step, state=cuda.state(process.pid))
+            yield step_finding("without_room", **step, state=cuda.state(process.pid))
         time.sleep(1.0)
         steps = cuda.steps(process.pid, "Restore", "Unlock")
         state = cuda.state(process.pid)
-        yield said("with_room", steps=steps, state=state, **process.ask("check", 20))
-    yield said("after", used_mib=nvml.used_mib())
+        yield step_finding(
+            "with_room", steps=steps, state=state, **process.ask("check", 20)
+        )
+    yield step_finding("after", used_mib=nvml.used_mib())
