@@ -22,6 +22,7 @@ SERVICES = (
     "benchmarks/",
     "browser/",
     "cli/test_demo.py",
+    "cli/test_process.py",
     "client/offload/",
     "compute/",
     "flows/",
@@ -29,6 +30,7 @@ SERVICES = (
     "packaging/",
     "providers/nvidia/checkpoint/",
     "server/",
+    "system/test_launched_command.py",
     "tracking/",
 )
 """Folders and files whose tests start something real; the others are done in about a

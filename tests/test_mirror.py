@@ -85,6 +85,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "cli.simulate.metrics",
         "cli.simulate.scenario",
     },
+    "cli/test_process.py": {"system.command_guard"},
     "cli/test_cli.py": {
         "cli.__main__",
         "cli.connection",
@@ -179,9 +180,13 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.combine",
     },
     "ledger/sql/test_ledger.py": {
+        "ledger.sql.migrations",
         "ledger.sql.database",
+        "ledger.sql.explained",
+        "ledger.sql.failures",
         "ledger.sql.rows",
         "ledger.sql.statements",
+        "ledger.sql.url",
     },
     "ledger/test_base.py": {
         "core.model.events",
@@ -237,7 +242,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.mps.lifecycle",
         "providers.nvidia.mps.protocol2",
         "providers.nvidia.mps.protocol3",
-        "providers.nvidia.mps.records",
     },
     "providers/nvidia/test_mig_reconfigure.py": {"broker.mig", "cli.mig"},
     "providers/nvidia/test_provider.py": {

@@ -28,10 +28,18 @@ READ: dict[str, set[str]] = {
     "tests/broker/test_processes.py": {"_reading"},
     "tests/broker/test_suspension.py": {"_users_past"},
     "tests/cli/simulate/test_replay.py": {"_resume", "_run", "_start"},
+    "tests/cli/test_process.py": {"_broker", "_transport"},
     "tests/client/offload/test_offload.py": {"_C", "_cdata", "_parked"},
     "tests/client/test_notices.py": {"_hooks"},
     "tests/client/test_process_leases.py": {"_transport"},
     "tests/compute/clusters/test_cluster.py": {"_created"},
+    "tests/compute/clusters/test_cluster_deploy.py": {
+        # Dask's own, by which its widget and its clients know a cluster.
+        "_adaptive",
+        "_scaling_status",
+        "_supports_scaling",
+        "_sync_interval",
+    },
     "tests/compute/training/test_lookout.py": {"_file", "_heartbeat"},
     "tests/compute/training/test_rank.py": {"_keep_to_loopback"},
     "tests/compute/training/test_train.py": {"_hooks"},

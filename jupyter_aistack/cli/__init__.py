@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from jupyter_aistack._version import __version__
+from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.exceptions import AIStackError
 
 from . import accounting, host, leases, mig, queues
+from .process import EXIT_ERROR, run_to_exit_code
 
 if TYPE_CHECKING:
     Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-EXIT_ERROR = 2
 SPEC_HELP = "1/4, 20GiB, 2, 1/2x2, 1g.18gb, cpu:2, gpu:1/4; after a comma what goes with it: 1,cpu:8,mem:64GiB"
 Run = Callable[[argparse.Namespace], int]
 """A command; what it returns is the exit code."""
@@ -29,17 +30,18 @@ Run = Callable[[argparse.Namespace], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Errors are one line on stderr and exit code 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return run_to_exit_code(lambda: _run(words))
+
+
+def _run(words: Sequence[str]) -> int:
     options = _parser(words).parse_args(words)
     try:
         return int(options.run(options))
     except AIStackError as error:
         if options.json:
             print(json.dumps({"error": error.as_dict()}))
-        print(f"jupyter aistack: {error.message}", file=sys.stderr)
+        print(f"jupyter aistack: {printable(error.message)}", file=sys.stderr)
         return EXIT_ERROR
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -184,7 +186,10 @@ def _add_request_options(request: argparse.ArgumentParser) -> None:
         help="how long to wait at most, e.g. 5min (for ever)",
     )
     request.add_argument(
-        "command", nargs="+", metavar="COMMAND", help="what to run, after --"
+        "command",
+        nargs="+",
+        metavar="COMMAND",
+        help="what to run, after --; it hears our signals, and its exit code is ours",
     )
 
 

@@ -4,10 +4,9 @@ very same server and kernel.
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,8 +18,9 @@ from typing import Any
 
 from jupyter_aistack.client.text import lease_remarks
 from jupyter_aistack.core.model.device import Enforcement
+from jupyter_aistack.system.launched_command import run_command
 
-from .demo_server import DemoFailed, DemoKernel, allow_root, demo_server, stop
+from .demo_server import DemoFailed, DemoKernel, allow_root, demo_server
 
 JSON = dict[str, Any]
 FLIGHTS = 336_776
@@ -98,11 +98,7 @@ def open_lab(folder: Path, *, browser: bool = True) -> int:
     ]
     if not browser:
         command.append("--no-browser")
-    process = subprocess.Popen(command)
-    with contextlib.suppress(KeyboardInterrupt):
-        return process.wait()
-    stop(process)
-    return 0
+    return run_command(command, os.environ)
 
 
 def run_headless(tell: Callable[[str], None], *, notebook: Path | None = None) -> JSON:

@@ -99,9 +99,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
+    except BaseException as error:  # Ctrl-C again: it must not be left running
         process.kill()
         process.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
 
 
 def _wait_until_ready(

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from jupyter_aistack.core.model.printable import printable
+
 JSON = dict[str, Any]
 _UNDER_WAY = {"parking": "being suspended", "restoring": "coming back"}
 """By the phase of a device state on the wire."""
@@ -21,7 +23,7 @@ def show(options: argparse.Namespace, report: JSON, lines: Iterable[str]) -> Non
         print(json.dumps(report))
         return
     for line in lines:
-        print(line)
+        print(printable(line))
 
 
 def moment(at: float) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from jupyter_aistack.core.model.printable import printable
+
 from .text import aligned
 
 __all__ = ["Panel", "bar", "escape"]
@@ -40,9 +42,8 @@ class Panel:
 
     def __str__(self) -> str:
         table = [self.headings, *self.rows] if self.headings else self.rows
-        lines = [self.title, *aligned(table, indent="  ")]
-        if self.remark:
-            lines.append(self.remark)
+        lines = [printable(self.title), *aligned(table, indent="  ")]
+        lines.extend(printable(line) for line in self.remark.splitlines())
         lines.extend(str(part) for part in self.parts)
         return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from types import FunctionType
 from typing import Any, TypeVar
 
 from jupyter_aistack.core.model.condition import Severity
+from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.exceptions import AIStackError
 
@@ -237,7 +238,7 @@ class NoticeWatcher:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print("\n".join(map(printable, line.splitlines())), flush=True)
 
 
 watcher = NoticeWatcher()

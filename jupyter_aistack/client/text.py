@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jupyter_aistack.core.model.condition import ConditionKind
+from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.units import format_bytes
 
 KINDS = frozenset(ConditionKind)
@@ -45,7 +46,7 @@ def lease_remarks(lease: Mapping[str, Any], kinds: Iterable[str] = KINDS) -> str
 
 def aligned(rows: Iterable[Sequence[object]], indent: str = "") -> list[str]:
     """Rows as lines, each column as wide as its widest cell."""
-    table = [[str(cell) for cell in row] for row in rows]
+    table = [[printable(str(cell)) for cell in row] for row in rows]
     columns = zip(*table, strict=True)
     widths = [max(len(cell) for cell in column) for column in columns]
     return [indent + _line(row, widths) for row in table]

@@ -18,6 +18,7 @@ from jupyter_aistack.core.model.condition import Condition
 from jupyter_aistack.core.model.device import SliceKind
 from jupyter_aistack.core.model.device_state import reset_for_new_process
 from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.exceptions import (
     InvalidTransition,
@@ -121,7 +122,7 @@ class KernelLeases:
             user=current_user(),
             host=self._broker().host,
             pid=os.getpid(),
-            label=label,
+            label=printable(label),
         )
 
     def _leases(self) -> list[Lease]:

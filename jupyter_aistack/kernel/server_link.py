@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -61,6 +62,10 @@ class ServerLink:
     ) -> T:
         """Run a synchronous function in a thread."""
         context = self.context
+        if context is None and not threading.main_thread().is_alive():
+            # The interpreter shuts down, and starts no thread any more: programs such
+            # as `jupyter run` end their kernels only then.
+            return function(*args, **kwargs)
         run = asyncio.to_thread if context is None else context.run
         result: T = await run(function, *args, **kwargs)
         return result

@@ -139,11 +139,13 @@ class ServerContext:
             for listener in self._on_built:
                 listener(broker)
         except Exception as error:
+            known = "" if self._error is None else self._error.message
             self._error = _unavailable(error)
             self._failed_at = time.monotonic()
-            self.log.warning(
-                "jupyter_aistack grants nothing for now: %s", self._error.message
-            )
+            if self._error.message != known:  # once, not with each attempt
+                self.log.warning(
+                    "jupyter_aistack grants nothing for now: %s", self._error.message
+                )
             raise self._error from error
         self._error = None
         return broker

@@ -64,9 +64,10 @@ class DeferredInterrupts:
 
     def sleep(self, seconds: float) -> None:
         """Sleep inside the block; an interrupt is raised here at once, and one that
-        comes while it is dealt with is deferred again.
+        comes while it is dealt with is deferred again. One that an outer block has
+        noted is raised too: there is nothing to wait for any more.
         """
-        if self.is_pending:
+        if self.is_pending or self._is_outer_pending():
             raise KeyboardInterrupt
         self._is_asleep = True
         try:
@@ -101,6 +102,10 @@ class DeferredInterrupts:
         if not isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt from None
 
+    def _is_outer_pending(self) -> bool:
+        outer = _block_of(self._before)
+        return outer is not None and (outer.is_pending or outer._is_outer_pending())
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self._first_at is None:
@@ -117,7 +122,10 @@ def _raises(handler: object) -> bool:
     """Whether a handler of SIGINT does no more than to raise ``KeyboardInterrupt``, now
     or later.
     """
+    return handler is signal.default_int_handler or _block_of(handler) is not None
+
+
+def _block_of(handler: object) -> DeferredInterrupts | None:
+    """The block whose handler of SIGINT it is; None for any other."""
     owner = getattr(handler, "__self__", None)
-    return handler is signal.default_int_handler or isinstance(
-        owner, DeferredInterrupts
-    )
+    return owner if isinstance(owner, DeferredInterrupts) else None

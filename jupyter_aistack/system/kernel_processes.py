@@ -32,19 +32,25 @@ def is_kernel(pid: int, launched: int) -> bool:
     line = ancestors(pid)
     if launched not in line:
         return False
-    way = line[: line.index(launched) + 1][::-1]
-    return way[_kernel_among([_command_of(each) for each in way])] == pid
+
+    depth = line.index(launched)
+    downwards = list(reversed(line[: depth + 1]))
+    commands = [_command_of(process) for process in downwards]
+    kernel = downwards[_kernel_among(commands)]
+    return kernel == pid
 
 
 def launched_as_kernel(pid: int, kernel_id: str) -> int | None:
     """The process that was launched as a kernel, `pid` or one of those above it, as
     their environments say; None where they do not.
     """
+    variable = _KERNEL + os.fsencode(kernel_id)
     launched = None
-    for each in ancestors(pid):
-        if _KERNEL + os.fsencode(kernel_id) not in _words_of(each, "environ"):
+    for process in ancestors(pid):
+        environment = _words_of(process, "environ")
+        if variable not in environment:
             break
-        launched = each
+        launched = process
     return launched
 
 
@@ -54,17 +60,24 @@ def _kernel_among(commands: Sequence[Command]) -> int:
     """
     file = _connection_file(commands[0])
     kernel = 0
-    for place in range(1, len(commands)):
-        is_told = bool(file) and any(file in word for word in commands[place])
-        is_forked = commands[place] == commands[place - 1]
+    if not file:
+        return kernel
+
+    parent: Command = commands[0]
+    for place, command in enumerate(commands):
+        is_told = any(file in word for word in command)
+        is_forked = command == parent
         if is_told and not is_forked:
             kernel = place
+        parent = command
     return kernel
 
 
 def _connection_file(command: Command) -> bytes:
     """The name of the connection file in a kernel's command; empty for none."""
-    names = [name for word in command for name in _CONNECTION_FILE.findall(word)]
+    names: list[bytes] = []
+    for word in command:
+        names.extend(_CONNECTION_FILE.findall(word))
     return names[-1] if names else b""
 
 
@@ -73,8 +86,10 @@ def _command_of(pid: int) -> Command:
 
 
 def _words_of(pid: int, file: str) -> Command:
+    path = f"/proc/{pid}/{file}"
     try:
-        with open(f"/proc/{pid}/{file}", "rb") as content:
-            return content.read().split(b"\0")
+        with open(path, "rb") as content:
+            text = content.read()
     except OSError:
         return []
+    return text.split(b"\0")

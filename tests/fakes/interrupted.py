@@ -1,4 +1,4 @@
-"""A program that asks for a lease again and again, interrupted twice each time at
+"""A program that asks for a lease again and again, interrupted once or twice each time at
 moments that a seed chooses: run it with ``python -m tests.fakes.interrupted``.
 
 The first SIGINT comes at a line of Python that is run, the second so many calls later,
@@ -85,7 +85,8 @@ def main(spec: str, seed: int, times: int, lines: int) -> None:
         line = chosen.randint(1, lines)
         environment = dict(os.environ)
         cores = os.sched_getaffinity(0)
-        outcome = ask(spec, Moments(line, chosen.randint(1, SECOND_WITHIN)))
+        second = chosen.choice((0, chosen.randint(1, SECOND_WITHIN)))
+        outcome = ask(spec, Moments(line, second))
         mine = client.mine()
         left = {
             "line": line,

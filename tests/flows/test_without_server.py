@@ -5,6 +5,8 @@ kernel manager.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,3 +140,22 @@ async def test_plain_kernel_sees_no_gpu_where_gpus_are_leased_out(
         environment["ROCR_VISIBLE_DEVICES"],
         environment["HIP_VISIBLE_DEVICES"],
     ) == ("", "")
+
+
+def test_jupyter_run_gives_the_slice_back_though_it_ends_with_the_interpreter(
+    kernelspec: WriteKernel, broker: Broker, jp_data_dir: Path, tmp_path: Path
+) -> None:
+    name = kernelspec("one", slice="cpu:1", argv=IPYKERNEL)
+    script = tmp_path / "script.py"
+    script.write_text("import os; print(os.environ['AISTACK_LEASE'])")
+    done = subprocess.run(
+        [sys.executable, "-m", "jupyter_client.runapp", "--kernel", name, str(script)],
+        env={**os.environ, "JUPYTER_DATA_DIR": str(jp_data_dir)},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "schedule new futures" not in done.stderr
+    assert broker.lease(done.stdout.strip()).outcome is Outcome.RELEASED

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
-from tests.fakes import postgres
 from tests.fakes.leases import grant, wish
+from tests.fakes.postgres_server import running_server
 
 _schemas = itertools.count(1)
 
@@ -21,12 +21,8 @@ _schemas = itertools.count(1)
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """URL of a PostgreSQL server that was started for this session and ends with it."""
-    if postgres.postgres_binaries() is None:
-        pytest.skip(
-            "no PostgreSQL server on this machine; install Debian's package postgresql to run this test"
-        )
-    with postgres.postgres_server() as server:
-        yield server
+    with running_server() as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.server.app import ServerContext
 from tests.fakes.rest_server import Ask
 
@@ -57,3 +59,23 @@ async def test_loading_twice_keeps_the_first_context(
     await second.stop_extension()
     assert Path(context.socket_path).is_socket()
     assert (await ask("GET", "host"))[0] == 200
+
+
+def test_what_keeps_the_broker_away_is_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from jupyter_aistack.server import context as module
+
+    reasons = ["read-only", "read-only", "full", "read-only"]
+
+    def build() -> Any:
+        raise LedgerUnavailable(reasons.pop(0))
+
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    unlucky = module.ServerContext(build, logging.getLogger("test"))
+    while reasons:
+        with pytest.raises(LedgerUnavailable):
+            _ = unlucky.broker
+    unlucky.close()
+    told = [record.getMessage().rpartition(": ")[2] for record in caplog.records]
+    assert told == ["read-only", "full", "read-only"]

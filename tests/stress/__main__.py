@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.postgres import postgres_server
+from tests.fakes.postgres_server import running_server
 
 from .chaos import chaos
 from .deaths import stress
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             url = options.url or f"sqlite:///{folder}/ledger.sqlite"
             if ledger == "postgresql" and not options.url:
-                url = stack.enter_context(postgres_server())
+                url = stack.enter_context(running_server()).url
             journals = folder / "journals"
             journals.mkdir()
             figures[name] = chaos(url, journals, *size, report)

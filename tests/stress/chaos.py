@@ -31,7 +31,8 @@ from .keeper import Keeper
 from .observer import Observer
 from .replay import EVERYTHING, incoherent, replay
 
-ACCIDENT_SECONDS = (0.1, 0.5)
+ACCIDENT_SECONDS = (1.0, 5.0)
+"""Between two accidents of one worker, about."""
 STOP_SECONDS = (1.2 * TTL_SECONDS, 2.5 * TTL_SECONDS)
 LOOK_SECONDS = 0.1
 ORPHAN_SECONDS = 60.0
@@ -252,7 +253,8 @@ def _supervise(
         observer.look()
         if time.monotonic() >= next_accident:
             crew.have_accident(observer.look)
-            next_accident = time.monotonic() + chance.uniform(*ACCIDENT_SECONDS)
+            pause = chance.uniform(*ACCIDENT_SECONDS) / len(crew.places)
+            next_accident = time.monotonic() + pause
         done = sum(crew.counters.done)
         report(f"{done} of {operations} operations, {crew.kills} kills")
 

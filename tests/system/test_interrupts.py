@@ -155,3 +155,14 @@ def test_an_interrupt_while_a_block_is_undone_waits_for_its_end(
     with pytest.raises(KeyboardInterrupt), DeferredInterrupts(undo=undo):
         interrupt()
     assert steps == ["undone"]
+
+
+def test_sleep_does_not_begin_in_a_block_whose_outer_block_was_interrupted() -> None:
+    def wait() -> None:
+        with DeferredInterrupts():
+            interrupt()
+            with DeferredInterrupts() as inner:
+                inner.sleep(60.0)
+
+    with pytest.raises(KeyboardInterrupt):
+        wait()

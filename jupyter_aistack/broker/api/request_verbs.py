@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast
 from jupyter_aistack.core.wire.fields import JSON
@@ -96,7 +97,7 @@ class RequestVerbs(VerbGroup):
             user=caller.user,
             host=self._broker.host,
             pid=caller.kernel_pid or caller.pid,
-            label=label[:MAX_LABEL],
+            label=printable(label)[:MAX_LABEL],
             parent=caller.parent if is_self else caller.owner_id,
         )
 

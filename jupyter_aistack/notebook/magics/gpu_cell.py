@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.notebook.session.cell_runner import (
     compile_cell,
+    ends_in_semicolon,
     needs_await,
     run,
     run_awaiting,
@@ -56,10 +57,14 @@ class GPUCell:
 
         # Compiled first: a cell with a mistake in it must not wait for a slice.
         codes = compile_cell(self._shell, cell)
+        is_shown = not ends_in_semicolon(cell)
         if needs_await(codes):
-            return run_awaiting(codes, self._shell, lambda: self._lease(arguments))
+            return run_awaiting(
+                codes, self._shell, lambda: self._lease(arguments), is_shown=is_shown
+            )
         with self._lease(arguments):
-            return run(codes, self._shell)
+            value = run(codes, self._shell)
+        return value if is_shown else None
 
     @contextmanager
     def _lease(self, arguments: Namespace) -> Iterator[None]:

@@ -35,6 +35,14 @@ def compile_cell(shell: Shell, cell: str) -> list[CodeType]:
     return codes
 
 
+def ends_in_semicolon(cell: str) -> bool:
+    """Whether a cell asks for its value not to be shown, as IPython reads it."""
+    from IPython.core.displayhook import DisplayHook
+
+    is_silenced: Any = DisplayHook.semicolon_at_end_of_expression
+    return bool(is_silenced(cell))
+
+
 def needs_await(codes: Sequence[CodeType]) -> bool:
     """Whether a part awaits."""
     return any(code.co_flags & inspect.CO_COROUTINE for code in codes)
@@ -52,6 +60,8 @@ async def run_awaiting(
     codes: Sequence[CodeType],
     shell: Shell,
     lease: Callable[[], AbstractContextManager[Any]],
+    *,
+    is_shown: bool = True,
 ) -> Any:
     """The same for parts that await, while `lease` is held; it is asked for when this
     is awaited and not before.
@@ -62,7 +72,7 @@ async def run_awaiting(
             value = eval(code, shell.user_global_ns, shell.user_ns)
             if code.co_flags & inspect.CO_COROUTINE:
                 value = await value
-    return value
+    return value if is_shown else None
 
 
 class AwaitedCells:

@@ -63,7 +63,7 @@ class MaintenanceLoop:
         self._warden = MemoryEnforcer(context, kernels)
         self._then = then
         self._woken = asyncio.Event()
-        self._complaint = ""
+        self._complaints: dict[str, str] = {}
         context.on_change(self._woken.set)
 
     async def run(self) -> None:
@@ -78,17 +78,18 @@ class MaintenanceLoop:
             timer.cancel()
             self._woken.clear()
             if loop.time() >= due:
-                await self._guarded(self.keep)
+                await self._guarded("keep", self.keep)
                 due = loop.time() + self._cycle_seconds
-            await self._guarded(self.publish)
+            await self._guarded("publish", self.publish)
 
-    async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         try:
             await step()
-            self._complaint = ""
+            self._complaints.pop(name, None)
         except AIStackError as error:
-            if error.message != self._complaint:  # once, not every two seconds
-                self._complaint = error.message
+            # Once, not every two seconds; what can be read may still not be written.
+            if error.message != self._complaints.get(name):
+                self._complaints[name] = error.message
                 self._context.log.warning("jupyter_aistack: %s", error.message)
         except Exception:
             self._context.log.exception("jupyter_aistack's maintenance failed")
@@ -112,9 +113,12 @@ class MaintenanceLoop:
 
     def _activity(self, broker: Broker) -> ActivitySample:
         """Where something is at work, by the sample that was taken last."""
+        from jupyter_aistack.system.users import current_user
+
         from .activity import ActivitySample
 
         return ActivitySample(
+            user=current_user(),
             kernels=self._kernels.running(),
             busy=self._kernels.take_busy(),
             usage=broker.recent_usage(STALE_SECONDS),

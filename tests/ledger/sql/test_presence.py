@@ -14,6 +14,7 @@ import pytest
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
 from jupyter_aistack.ledger.sql.presence import FOLDER, TIDY_SECONDS
+from jupyter_aistack.system.processes import identity_of
 from tests.fakes.namespaces import (
     Container,
     container,
@@ -159,3 +160,18 @@ def test_old_files_of_the_dead_are_taken_away(tmp_path: Path) -> None:
         f"b.0.{os.getpid()}-.lock"
     }
     ledger.close()
+
+
+@pytest.mark.timeout(30)
+def test_two_ledgers_of_one_process_show_it_side_by_side(url: str) -> None:
+    first = SQLLedger(url)
+    second = SQLLedger(url)
+    looking = SQLLedger(url)
+    process = identity_of(os.getpid())
+    first.hold_presence(process)
+    second.hold_presence(process)
+    first.close()
+    assert looking.presence(process) is Liveness.ALIVE
+    second.close()
+    assert looking.presence(process) is Liveness.UNKNOWN
+    looking.close()

@@ -532,6 +532,21 @@ def test_cell_magic_releases_when_the_cell_fails_and_shows_the_cells_own_error(
     assert broker.leases() == []
 
 
+def test_a_semicolon_silences_the_cell(shell: InteractiveShell, broker: client.Client):
+    assert shell.run_cell("%%gpu 1/2\nran = 1\n2 + 3;").result is None
+    assert shell.run_cell("%%gpu 1/2\n2 + 3; # as IPython reads it").result is None
+    assert shell.run_cell("%%gpu 1/2\n'a;'").result == "a;"
+    assert shell.user_ns["ran"] == 1
+
+
+def test_a_semicolon_silences_a_cell_that_awaits(
+    shell: InteractiveShell, broker: client.Client
+):
+    result = shell.run_cell(f"{AWAITING};")
+    assert result.success, result.error_in_exec
+    assert result.result is None
+
+
 AWAITING = """%%gpu 1/2
 import asyncio, os
 async def look():

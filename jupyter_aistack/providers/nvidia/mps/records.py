@@ -15,8 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.system.files import write_atomic
-from jupyter_aistack.system.processes import is_alive, started_at
+from jupyter_aistack.system.processes import (
+    is_alive,
+    liveness,
+    pid_namespace,
+    started_at,
+)
 
 from .control import MPSLimit
 from .paths import DaemonPaths
@@ -70,10 +76,19 @@ class DaemonLease:
     limit: MPSLimit
     owner: int
     owner_started_at: float | None
+    owner_namespace: int | None = None
 
     @property
     def is_orphan(self) -> bool:
-        return not is_alive(self.owner, self.owner_started_at)
+        """Whether that process is known to have ended; one of another container is
+        not.
+        """
+        owner = ProcessIdentity(
+            pid=self.owner,
+            started=self.owner_started_at,
+            pid_namespace=self.owner_namespace,
+        )
+        return liveness(owner) is Liveness.GONE
 
 
 class DaemonRecords:
@@ -136,10 +151,11 @@ class DaemonRecords:
         own = known is None or known.is_orphan
         owner = os.getpid() if known is None or own else known.owner
         since = started_at(owner) if known is None or own else known.owner_started_at
-        _write(
-            self._lease(limit.name),
-            {"limit": asdict(limit), "owner": owner, "owner_started_at": since},
+        place = pid_namespace() if known is None or own else known.owner_namespace
+        written = DaemonLease(
+            limit=limit, owner=owner, owner_started_at=since, owner_namespace=place
         )
+        _write(self._lease(limit.name), asdict(written))
 
     def remove(self, name: str) -> None:
         """Take a lease off the list; a lease that is not there is gone already."""
