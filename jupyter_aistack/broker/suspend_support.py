@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from jupyter_aistack.core.model.device import SliceKind
 from jupyter_aistack.core.model.device_state import StatePhase, SuspendMethod
@@ -58,7 +59,11 @@ class SuspendSupport:
 
     def policy_in_force(self) -> SuspendPolicy | None:
         """The policy that plans follow; None while nothing can be suspended here."""
-        return None if self.capability.why_not else self.policy
+        if self.policy is None or self.capability.why_not:
+            return None
+        if self.policy.context_bytes is not None:
+            return self.policy
+        return replace(self.policy, context_bytes=self.capability.context_bytes)
 
     def capacity_bytes(self, leases: Iterable[Lease]) -> int:
         """Most of the host's memory that suspended state may take.
@@ -78,7 +83,8 @@ class SuspendSupport:
 
     def _available_bytes(self) -> int:
         is_simulated = self._host_state.inventory().is_simulated
-        return NO_BOUND if is_simulated else available_bytes()
+        host_bytes = None if self.policy is None else self.policy.host_bytes
+        return NO_BOUND if is_simulated else available_bytes(host_bytes)
 
 
 def suspended_bytes(lease: Lease) -> int:

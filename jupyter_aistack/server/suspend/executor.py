@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from jupyter_aistack.broker.processes import root_pid
 from jupyter_aistack.core.model.device_state import DeviceState, SuspendMethod
@@ -47,6 +48,13 @@ from .outcomes import (
 from .preflight import PreflightReport, why_not
 
 STATE_UNKNOWN = "the driver does not say how it is"
+CONTEXT_UNKNOWN = (
+    "what a context takes here is not known, so what has left is not either"
+)
+WORKSPACE_BYTES = 64 << 20
+"""What cuBLAS keeps in a framework's pool: 32 MiB on Hopper, and as much for cuBLASLt
+(torch, "cuBLAS workspaces").
+"""
 
 
 class SuspendExecutor:
@@ -85,6 +93,16 @@ class SuspendExecutor:
         self._clock = clock
         self._host_capacity = host_capacity
         self._log = log
+
+    @property
+    def _policy_in_force(self) -> SuspendPolicy:
+        """The policy, with the size of a context as it was measured here where the
+        administrator names none.
+        """
+        if self._policy.context_bytes is not None:
+            return self._policy
+        measured = self._capability().context_bytes
+        return replace(self._policy, context_bytes=measured)
 
     # -- looking -----------------------------------------------------------------------
 
@@ -246,17 +264,36 @@ class SuspendExecutor:
 
         size = int(answer["size_bytes"])
         if not report.is_simulated:
-            most = self._policy.context_bytes * max(1, len(report.contexts))
+            most = self._staying_bytes(report, before)
+            if most is None:
+                return self._undo_offload(lease, size, CONTEXT_UNKNOWN)
             left = self._probe.settled(lease, most).held_bytes
             if left is None or left > most:
-                return self._undo_offload(lease, size, left)
+                why = f"{remainder(left)}: it is not registered"
+                return self._undo_offload(lease, size, why)
             size = max(0, (before.held_bytes or 0) - left)
         note = self._logged_figures(lease, size, begin, {})
         return suspended(size, SuspendMethod.OFFLOAD, note)
 
-    def _undo_offload(self, lease: Lease, size: int, left: int | None) -> Outcome:
-        """Bring back what was registered: too much beside it has stayed."""
-        why = f"{remainder(left)}: it is not registered"
+    def _staying_bytes(
+        self, report: PreflightReport, before: MemoryReading
+    ) -> int | None:
+        """What may stay on a device when all that is registered has left it: contexts,
+        with the code that libraries have loaded into them.
+
+        It is what a kernel held beside the pools of its frameworks, where it says how
+        large these are; else as many bare contexts as it has processes there. None
+        where neither is known.
+        """
+        pools = None if report.report is None else report.report.get("pool_bytes")
+        is_alone = report.contexts == (report.root_pid,)
+        if pools is not None and is_alone and before.held_bytes is not None:
+            return max(0, before.held_bytes - int(pools)) + WORKSPACE_BYTES
+        each = self._policy_in_force.context_bytes
+        return None if each is None else each * max(1, len(report.contexts))
+
+    def _undo_offload(self, lease: Lease, size: int, why: str) -> Outcome:
+        """Bring back what was registered: too much beside it may have stayed."""
         if "error" in self._agent.copy_in(lease):
             # What is out stays out until a cell needs it.
             return suspended(size, SuspendMethod.OFFLOAD, why)
@@ -316,7 +353,7 @@ class SuspendExecutor:
         for device, memory in self._probe.cards(home_of(lease)).items():
             if memory is None:
                 return f"the driver does not say what is free on {device}"
-            need = needed_bytes(candidate, memory, self._policy)
+            need = needed_bytes(candidate, memory, self._policy_in_force)
             if memory.free_bytes < need:
                 return (
                     f"{device} has {format_bytes(memory.free_bytes)} free, and "
