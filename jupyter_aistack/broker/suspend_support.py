@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from jupyter_aistack.core.model.device import SliceKind
 from jupyter_aistack.core.model.device_state import StatePhase, SuspendMethod
@@ -61,9 +60,7 @@ class SuspendSupport:
         """The policy that plans follow; None while nothing can be suspended here."""
         if self.policy is None or self.capability.why_not:
             return None
-        if self.policy.context_bytes is not None:
-            return self.policy
-        return replace(self.policy, context_bytes=self.capability.context_bytes)
+        return self.capability.measured(self.policy)
 
     def capacity_bytes(self, leases: Iterable[Lease]) -> int:
         """Most of the host's memory that suspended state may take.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 
 from jupyter_aistack.broker.processes import root_pid
 from jupyter_aistack.core.model.device_state import DeviceState, SuspendMethod
@@ -18,7 +17,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.core.suspend.capability import SuspendCapability
-from jupyter_aistack.core.suspend.departure import DeviceUse, has_left
+from jupyter_aistack.core.suspend.departure import DeviceUse, has_left, staying_bytes
 from jupyter_aistack.core.suspend.model import candidate_of, needed_bytes
 from jupyter_aistack.exceptions import CheckpointFailed
 from jupyter_aistack.providers.nvidia.checkpoint.inspection import inspect_processes
@@ -37,6 +36,7 @@ from .driver_checkpoint import (
 from .kernel_agent import AgentCall, Busy, KernelAgent
 from .memory_probe import WORKING, MemoryProbe, MemoryReading, home_of
 from .outcomes import (
+    CONTEXT_UNKNOWN,
     Outcome,
     lost,
     remainder,
@@ -48,13 +48,6 @@ from .outcomes import (
 from .preflight import PreflightReport, why_not
 
 STATE_UNKNOWN = "the driver does not say how it is"
-CONTEXT_UNKNOWN = (
-    "what a context takes here is not known, so what has left is not either"
-)
-WORKSPACE_BYTES = 64 << 20
-"""What cuBLAS keeps in a framework's pool: 32 MiB on Hopper, and as much for cuBLASLt
-(torch, "cuBLAS workspaces").
-"""
 
 
 class SuspendExecutor:
@@ -96,13 +89,7 @@ class SuspendExecutor:
 
     @property
     def _policy_in_force(self) -> SuspendPolicy:
-        """The policy, with the size of a context as it was measured here where the
-        administrator names none.
-        """
-        if self._policy.context_bytes is not None:
-            return self._policy
-        measured = self._capability().context_bytes
-        return replace(self._policy, context_bytes=measured)
+        return self._capability().measured(self._policy)
 
     # -- looking -----------------------------------------------------------------------
 
@@ -264,7 +251,12 @@ class SuspendExecutor:
 
         size = int(answer["size_bytes"])
         if not report.is_simulated:
-            most = self._staying_bytes(report, before)
+            most = staying_bytes(
+                before.held_bytes,
+                pool_bytes=report.own_pool_bytes,
+                context_bytes=self._policy_in_force.context_bytes,
+                contexts=len(report.contexts),
+            )
             if most is None:
                 return self._undo_offload(lease, size, CONTEXT_UNKNOWN)
             left = self._probe.settled(lease, most).held_bytes
@@ -274,23 +266,6 @@ class SuspendExecutor:
             size = max(0, (before.held_bytes or 0) - left)
         note = self._logged_figures(lease, size, begin, {})
         return suspended(size, SuspendMethod.OFFLOAD, note)
-
-    def _staying_bytes(
-        self, report: PreflightReport, before: MemoryReading
-    ) -> int | None:
-        """What may stay on a device when all that is registered has left it: contexts,
-        with the code that libraries have loaded into them.
-
-        It is what a kernel held beside the pools of its frameworks, where it says how
-        large these are; else as many bare contexts as it has processes there. None
-        where neither is known.
-        """
-        pools = None if report.report is None else report.report.get("pool_bytes")
-        is_alone = report.contexts == (report.root_pid,)
-        if pools is not None and is_alone and before.held_bytes is not None:
-            return max(0, before.held_bytes - int(pools)) + WORKSPACE_BYTES
-        each = self._policy_in_force.context_bytes
-        return None if each is None else each * max(1, len(report.contexts))
 
     def _undo_offload(self, lease: Lease, size: int, why: str) -> Outcome:
         """Bring back what was registered: too much beside it may have stayed."""
