@@ -182,8 +182,11 @@ DRIVEN_BY: dict[str, set[str]] = {
     "ledger/sql/test_ledger.py": {
         "ledger.sql.migrations",
         "ledger.sql.database",
+        "ledger.sql.explained",
+        "ledger.sql.failures",
         "ledger.sql.rows",
         "ledger.sql.statements",
+        "ledger.sql.url",
     },
     "ledger/test_base.py": {
         "core.model.events",
