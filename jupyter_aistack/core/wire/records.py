@@ -77,8 +77,14 @@ MIG_INSTANCE = WIRE.record(
 )
 DEVICE = WIRE.record(
     Device,
-    # What is in use is reported by the usage.
-    hidden=["processes", "own_memory_bytes", "used_bytes", "free_bytes"],
+    # What is in use is reported by the usage; what is too little, by the refusal.
+    hidden=[
+        "processes",
+        "own_memory_bytes",
+        "used_bytes",
+        "free_bytes",
+        "least_share_bytes",
+    ],
     formats={
         "mig_offers": _expected(tuple[str, ...], []),
         "vendor": _expected(str, ""),

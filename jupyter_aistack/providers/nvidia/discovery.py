@@ -11,7 +11,7 @@ from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
 from jupyter_aistack.exceptions import ProviderError
 
 from . import mig
-from .gpu_memory import memory_of
+from .gpu_memory import LEAST_SHARE_BYTES, memory_of
 from .mig_reconfigure import MIGReconfigurer
 from .nvml import NO_PERMISSION, NVML
 from .topology import PCILocation, places
@@ -190,6 +190,7 @@ class GPUDiscovery:
             processes=self._processes((handle, *handles)),
             used_bytes=memory.used if memory else None,
             free_bytes=memory.free if memory else None,
+            least_share_bytes=LEAST_SHARE_BYTES,
             problem="" if memory or mig_enabled else _UNREADABLE,
         )
 

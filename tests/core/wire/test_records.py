@@ -26,6 +26,7 @@ HIDDEN = {
     "Device": {
         "processes",
         "free_bytes",
+        "least_share_bytes",
         "own_memory_bytes",
         "used_bytes",
     },  # what is in use is told by the usage
