@@ -70,7 +70,7 @@ async def test_a_lease_goes_by_its_notebooks_name_of_now(
     strange = replace(ours, user="ben", label="Untitled.ipynb")
     named.append(broker.submit("1/8", strange).lease_id)
     waiting = broker.submit(
-        "2", replace(ours, id="worker-2", parent=ours.id, label="Untitled.ipynb")
+        "1", replace(ours, id="worker-2", parent=ours.id, label="Untitled.ipynb")
     )
     renamed = json.dumps({"path": "work/final.ipynb"})
     await jp_fetch("api", "sessions", session["id"], method="PATCH", body=renamed)
