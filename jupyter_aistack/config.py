@@ -146,10 +146,11 @@ class AIStack(LoggingConfigurable):
         ``off``; ``auto``, where a self-test shows that the driver can; or a table, all of whose fields may be left out:
         ``{"warm": "60s", "hard": "30min", "host_share": 0.6}``. ``warm``: so long after its last use a kernel is left
         alone; ``hard``: so long after it, it is suspended though no request waits; ``host_share``, the most of the
-        host's available memory that suspended state may take; ``context`` (``"500MB"``) and ``margin`` (0.05), what
-        coming back needs beside the state; ``lock`` (``"5s"``), how long a kernel's work on the device is waited for;
-        ``retry`` (``"10s"``) and ``longest_retry`` (``"10min"``), the pause after such a wait was in vain, doubled
-        each time.""",
+        host's available memory that suspended state may take; ``host_memory`` (``"128GB"``), what the host has in all,
+        for a virtual machine whose memory grows as it is used; ``context`` (by default as measured) and ``margin``
+        (0.05), what coming back needs beside the state; ``lock`` (``"5s"``), how long a kernel's work on the device is
+        waited for; ``retry`` (``"10s"``) and ``longest_retry`` (``"10min"``), the pause after such a wait was in vain,
+        doubled each time.""",
     ).tag(config=True)
 
     admins = List(
