@@ -125,7 +125,7 @@ test-notebook: $(VENV)/.test ## the tour notebook, from the first cell to the la
 	$(BIN)/python -m pytest -m notebook --junitxml=$(REPORTS)/notebook.xml
 
 .PHONY: stress
-stress: $(VENV)/.test ## eight processes, ten thousand leases, random kills
+stress: $(VENV)/.test ## eight processes, ten thousand operations, random stops, kills and clocks, on both ledgers
 	$(BIN)/python -m tests.stress
 
 .PHONY: bench

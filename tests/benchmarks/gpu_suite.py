@@ -303,11 +303,12 @@ def measure(
 
 def share_of(name: str, left_names: Sequence[str], left: float) -> float:
     """Seconds of a section: what is left is shared out among those that are left as
-    they need it. So what one saves the next may use, and what one overruns all give.
+    they need it, and a short one gets enough to begin. So what one saves the next may
+    use, and what one overruns all give.
     """
     needs = {each: section(each).SECONDS for each in left_names}
     share: float = left * needs[name] / sum(needs.values())
-    return share
+    return max(share, min(LEAST_SECONDS, left))
 
 
 def line_of(row: Row, *, is_real: bool = True) -> str:

@@ -594,6 +594,8 @@ def test_what_a_section_saves_the_next_may_use() -> None:
     assert gpu_suite.share_of("levels", names, 90.0) == 90 * 10 / 45
     assert gpu_suite.share_of("caps", ["caps"], 85.0) == 85.0
     assert gpu_suite.share_of("caps", ["caps"], -1.0) < 0
+    least = gpu_suite.LEAST_SECONDS
+    assert gpu_suite.share_of("levels", gpu_suite.SECTIONS, 180.0) == least
 
 
 def test_a_section_for_which_no_time_is_left_is_left_out(tmp_path: Path) -> None:
