@@ -76,7 +76,7 @@ class MemoryProbe:
                 elsewhere.append(device.name)
 
         sample = self._broker.devices.fresh([lease], {lease.id: pids})
-        usage = usage_of(lease, pids, sample.readings)
+        usage = usage_of(lease, sample)
         is_known = usage.memory_bytes is not None
         return MemoryReading(
             pids=pids,
