@@ -170,6 +170,7 @@ class GPUDiscovery:
         memory = memory_of(self._nvml, handle, is_cut=mig_enabled)
         handles = mig.instance_handles(self._nvml, handle) if mig_enabled else ()
         total = memory.total if memory else 0
+        usable = memory.usable if memory else 0
         make = self._make(handle, uuid)
         known = mig.shapes(self._nvml, handle, total) if mig_enabled else ()
         instances = tuple(mig.describe(self._nvml, h, total, known) for h in handles)
@@ -181,7 +182,7 @@ class GPUDiscovery:
             name=make.name or f"GPU {index}",
             # Where MIG is on, an ordinary user may read the instances' memory but not
             # the GPU's.
-            memory_bytes=total or sum(instance.memory_bytes for instance in instances),
+            memory_bytes=usable or sum(instance.memory_bytes for instance in instances),
             multiprocessors=make.multiprocessors,
             mig=instances,
             mig_enabled=mig_enabled,
