@@ -77,8 +77,8 @@ MIG_INSTANCE = WIRE.record(
 )
 DEVICE = WIRE.record(
     Device,
-    # What is in use is reported by the usage.
-    hidden=["processes", "own_memory_bytes", "used_bytes", "free_bytes"],
+    # What is in use is reported by the usage; of its health, by `problem` and `advice`.
+    hidden=["processes", "own_memory_bytes", "used_bytes", "free_bytes", "health"],
     formats={
         "mig_offers": _expected(tuple[str, ...], []),
         "vendor": _expected(str, ""),

@@ -118,7 +118,7 @@ class ShareEnforcer:
             device,
             level=rung.level,
             why_not=rung.why_not,
-            advice=rung.advice,
+            advice="; ".join(filter(None, [device.advice, rung.advice])),
             problem=problem,
             processes=self._without_servers(device),
         )
