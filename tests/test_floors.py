@@ -30,6 +30,7 @@ HOMES = {
     "jupyter_client": {"kernel", "cli"},
     "jupyter_server": {"server"},
     "mlflow": {"tracking"},
+    "psycopg": {"ledger/sql"},
     "pynvml": {"providers/nvidia"},
     "sqlalchemy": {"ledger/sql"},
     "torch": {"client/offload", "client/runtime", "compute"},

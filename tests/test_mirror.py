@@ -85,6 +85,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "cli.simulate.metrics",
         "cli.simulate.scenario",
     },
+    "cli/test_process.py": {"system.command_guard"},
     "cli/test_cli.py": {
         "cli.__main__",
         "cli.connection",
@@ -179,9 +180,13 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.combine",
     },
     "ledger/sql/test_ledger.py": {
+        "ledger.sql.migrations",
         "ledger.sql.database",
+        "ledger.sql.explained",
+        "ledger.sql.failures",
         "ledger.sql.rows",
         "ledger.sql.statements",
+        "ledger.sql.url",
     },
     "ledger/test_base.py": {
         "core.model.events",

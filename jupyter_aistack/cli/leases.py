@@ -6,12 +6,16 @@ import argparse
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.exceptions import AIStackError
 
 from .connection import connect
 from .output import device_state_text, moment, show
+
+if TYPE_CHECKING:
+    from jupyter_aistack.system.command_guard import CommandGuard
 
 SHOWN_LABEL = 80
 """Characters of the command that other users see as the holder's name."""
@@ -27,31 +31,35 @@ DEVICE_STATE_VERBS = {
 
 def request(options: argparse.Namespace) -> int:
     """Run a command on a slice; its exit code is ours, and signals reach it."""
+    from jupyter_aistack.system.command_guard import CommandGuard
 
     def on_wait(position: int | None, reason: str) -> None:
         print(f"waiting, number {position}: {printable(reason)}", file=sys.stderr)
 
-    with connect().request(
-        options.spec,
-        timeout=options.timeout,
-        queue=options.queue,
-        duration=options.duration,
-        preemptible=options.preemptible,
-        label=" ".join(options.command)[:SHOWN_LABEL],
-        on_wait=on_wait,
-    ) as handle:
-        print(printable(repr(handle)), file=sys.stderr)
-        exit_code = _run(options.command)
+    with CommandGuard() as guard:
+        handle = connect().request(
+            options.spec,
+            timeout=options.timeout,
+            queue=options.queue,
+            duration=options.duration,
+            preemptible=options.preemptible,
+            label=" ".join(options.command)[:SHOWN_LABEL],
+            on_wait=on_wait,
+        )
+        with handle:
+            handle.bind(os.getpid(), pid=guard.pid)
+            print(printable(repr(handle)), file=sys.stderr)
+            exit_code = _run(options.command, guard)
         if options.json:
             print(json.dumps({"lease": handle.lease, "exit_code": exit_code}))
     return exit_code
 
 
-def _run(command: list[str]) -> int:
+def _run(command: list[str], guard: CommandGuard) -> int:
     from jupyter_aistack.system.launched_command import run_command
 
     try:
-        return run_command(command, os.environ)
+        return run_command(command, os.environ, on_start=guard.watch)
     except OSError as error:
         raise AIStackError(
             f"command: {command[0]} cannot be run: {error.strerror}"

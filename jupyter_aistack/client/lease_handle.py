@@ -279,9 +279,12 @@ class LeaseHandle:
         is_listed: bool | None = answer["listed"]
         return is_listed
 
-    def bind(self, root_pid: int) -> LeaseHandle:
-        """Charge the use of the process tree below `root_pid` to it."""
-        self._call_with_token("bind", root_pid=root_pid)
+    def bind(self, root_pid: int, *, pid: int | None = None) -> LeaseHandle:
+        """Charge the use of the process tree below `root_pid` to it, and let it live as
+        long as process `pid`, which this process has started; None for no change.
+        """
+        life = {} if pid is None else {"pid": pid}
+        self._call_with_token("bind", root_pid=root_pid, **life)
         return self
 
     def _call_with_token(self, verb: str, **payload: Any) -> None:

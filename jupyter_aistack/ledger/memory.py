@@ -74,7 +74,7 @@ class _MemoryRows:
         self._reservations: dict[str, Reservation] = {}
         self._meters: dict[tuple[str, str], MeterState] = {}
         self._charges: dict[Key, UsageRecord] = {}
-        self._spans: dict[tuple[str, str, str, float], CellInterval] = {}
+        self._spans: dict[tuple[str, str, str, str, float], CellInterval] = {}
         self._events: list[Event] = []
 
     def next_token(self) -> int:
@@ -232,5 +232,5 @@ class _MemoryRows:
         return self._events[after : after + limit]
 
 
-def _place(span: CellInterval) -> tuple[str, str, str, float]:
-    return (span.host, span.owner, span.cell, span.began_at)
+def _place(span: CellInterval) -> tuple[str, str, str, str, float]:
+    return (span.host, span.user, span.owner, span.cell, span.began_at)

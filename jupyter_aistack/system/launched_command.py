@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
 SIGNALLED = 128
@@ -34,10 +34,20 @@ _BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _TERMINAL = "/dev/tty"
 
 
-def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
+def run_command(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    on_start: Callable[[int], None] | None = None,
+) -> int:
     """Run a command to its end; its exit code, 128+n where signal n ended it.
 
     From the main thread only.
+
+    Args:
+        command: the program and its arguments.
+        environment: all of its variables.
+        on_start: called at once with the command's process group.
 
     Raises:
         OSError: it cannot be started.
@@ -46,7 +56,9 @@ def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
         terminal = stack.enter_context(_Terminal())
         running = _Command(terminal)
         bell = stack.enter_context(running.signals_passed_on())
-        running.start(command, environment)
+        group = running.start(command, environment)
+        if on_start is not None:
+            on_start(group)
         status = running.wait(bell)
 
     code = os.waitstatus_to_exitcode(status)
@@ -171,8 +183,8 @@ class _Command:
 
     # -- its life ----------------------------------------------------------------------
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it. Raises `OSError`."""
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
+        """Start it in a process group of its own, which is given. Raises `OSError`."""
         restored = [*self._handled, signal.SIGCHLD, *_BY_PYTHON]
         if self._terminal.is_used:
             restored.append(signal.SIGTTOU)
@@ -186,6 +198,7 @@ class _Command:
         self._terminal.give_to(self._pid)
         for number in self._early:
             self._send(number)
+        return self._pid
 
     def wait(self, bell: socket.socket) -> int:
         """Its status, once it has ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -44,9 +45,11 @@ def create_private(path: Path) -> None:
     umask.
 
     Raises:
-        OSError: it cannot be made; also where a link leads to a file that is not there.
+        OSError: it cannot be made; ELOOP where a link leads to a file that is not
+            there, or was made by another user.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    refuse_foreign_link(path)
     if path.exists():
         return
     mode = 0o660 if is_shared_folder(path.parent) else 0o600
@@ -54,10 +57,29 @@ def create_private(path: Path) -> None:
         opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
         if path.is_symlink():
-            raise
+            raise _link_error(path) from None
         return  # another process was quicker
     try:
         if mode == 0o660:
             os.fchmod(opened, mode)  # most umasks would take the group's part away
     finally:
         os.close(opened)
+
+
+def refuse_foreign_link(path: Path) -> None:
+    """Follow no link that another user has made: in a folder that a group may write,
+    anybody of it could lead root to any file.
+
+    Raises:
+        OSError: ELOOP, it is such a link.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(status.st_mode) and status.st_uid not in (0, os.geteuid()):
+        raise _link_error(path)
+
+
+def _link_error(path: Path) -> OSError:
+    return OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))

@@ -43,7 +43,8 @@ def run(seconds):
     began, cpu = time.perf_counter(), time.process_time()
     for second in range(seconds):
         owner = f"kernel-{second % count}"
-        ledger.record_cells([CellInterval(host="box", owner=owner, cell=f"{second}:ab", began_at=clock.now)])
+        cell = CellInterval(host="box", user="ann", owner=owner, cell=f"{second}:ab", began_at=clock.now)
+        ledger.record_cells([cell])
         look()
     return time.process_time() - cpu, time.perf_counter() - began
 """

@@ -341,6 +341,7 @@ def test_cells_are_charged_for_what_happened_while_they_ran(host: Host) -> None:
         [
             CellInterval(
                 host="box",
+                user="ann",
                 owner="kernel-1",
                 cell="3:ab",
                 began_at=began,

@@ -17,6 +17,7 @@ import pytest
 from jupyter_aistack.cli.process import EXIT_ERROR, run_to_exit_code
 from jupyter_aistack.client.client import Client
 from jupyter_aistack.client.embedded import EmbeddedTransport
+from jupyter_aistack.exceptions import AcquireTimeout
 from jupyter_aistack.testing import holder
 from tests.fakes.waiting import wait_until
 
@@ -173,3 +174,35 @@ def test_the_exit_code_is_the_commands_own() -> None:
     )
     assert done.returncode == 128 + signal.SIGKILL
     assert json.loads(done.stdout)["exit_code"] == 128 + signal.SIGKILL
+
+
+def test_the_end_of_the_launcher_ends_the_whole_command_and_keeps_its_lease_till_then() -> (
+    None
+):
+    """Killed as nobody can hear: the shell ends of SIGTERM, and what it runs saves."""
+    inner = '"$0" -S -c "$1"; true'
+    client = Client(EmbeddedTransport())
+    launched = subprocess.Popen(
+        [*COMMAND, "request", "1", "--", "sh", "-c", inner, sys.executable, SAVING],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert launched.stdin is not None
+    assert launched.stdout is not None
+    lease_id = launched.stdout.readline().strip()
+    os.kill(launched.pid, signal.SIGKILL)
+    launched.wait(timeout=30)
+    assert launched.stdout.readline() == "saving\n"
+    with pytest.raises(AcquireTimeout):
+        client.request("1/4", attach=False, timeout=0)
+    assert [lease["id"] for lease in client.leases()] == [lease_id]
+    launched.stdin.write("go on\n")
+    launched.stdin.flush()
+    assert launched.stdout.readline() == "saved\n"
+    wait_until(lambda: client.leases() == [])
+    client.request("1", attach=False, timeout=0).release()
+    client.close()
+    launched.stdin.close()
+    launched.stdout.close()

@@ -173,7 +173,8 @@ def test_names_no_database_can_hold_are_charged_all_the_same(ledger: Ledger) -> 
         )
     assert [each.seconds for each in ledger.charges(0, 30_000)] == [20.0]
     ledger.record_cells(
-        [CellInterval(host="box", owner="\0k", cell="\ud800", began_at=1.0)] * 2
+        [CellInterval(host="box", user="ann", owner="\0k", cell="\ud800", began_at=1.0)]
+        * 2
     )
     assert len(ledger.cells("box", 0.0)) == 1
 
@@ -220,9 +221,16 @@ def test_old_cells_are_folded_into_their_leases_and_no_sum_changes(
 
 
 def test_the_end_of_a_cell_replaces_its_beginning(ledger: Ledger) -> None:
-    running = CellInterval(host="box", owner="kernel-1", cell="3:ab12", began_at=5.25)
+    running = CellInterval(
+        host="box", user="ann", owner="kernel-1", cell="3:ab12", began_at=5.25
+    )
     earlier = CellInterval(
-        host="box", owner="kernel-2", cell="1:cd", began_at=1.0, ended_at=2.0
+        host="box",
+        user="ann",
+        owner="kernel-2",
+        cell="1:cd",
+        began_at=1.0,
+        ended_at=2.0,
     )
     ledger.record_cells([])
     ledger.record_cells([running, earlier, replace(earlier, host="other")])
@@ -237,10 +245,15 @@ def test_spans_that_are_over_are_forgotten(ledger: Ledger) -> None:
     month = 31 * 86400.0
     spans = [
         CellInterval(
-            host="box", owner="k", cell="1:a", began_at=month, ended_at=month + 5
+            host="box",
+            user="ann",
+            owner="k",
+            cell="1:a",
+            began_at=month,
+            ended_at=month + 5,
         ),
-        CellInterval(host="box", owner="k", cell="2:b", began_at=month + 6),
-        CellInterval(host="box", owner="dead", cell="9:z", began_at=0.0),
+        CellInterval(host="box", user="ann", owner="k", cell="2:b", began_at=month + 6),
+        CellInterval(host="box", user="ann", owner="dead", cell="9:z", began_at=0.0),
     ]
     ledger.record_cells(spans)
     ledger.delete_cells("box", month + 5)
@@ -254,6 +267,17 @@ def test_books_leave_plans_and_history_alone(ledger: Ledger, wish: Wish) -> None
     ledger.submit(wish("r-1"))
     before = (ledger.read("box", 1.0), ledger.events())
     ledger.settle(UsageSummary(after=(METER,), charges=(charge(),)))
-    ledger.record_cells([CellInterval(host="box", owner="k", cell="1:a", began_at=1.0)])
+    ledger.record_cells(
+        [CellInterval(host="box", user="ann", owner="k", cell="1:a", began_at=1.0)]
+    )
     ledger.aggregate_cells(9)
     assert (ledger.read("box", 1.0), ledger.events()) == before
+
+
+def test_kernels_of_two_users_that_are_called_alike_have_cells_of_their_own(
+    ledger: Ledger,
+) -> None:
+    own = CellInterval(host="box", user="ann", owner="k", cell="1:a", began_at=1.0)
+    stranger = replace(own, user="ben", ended_at=2.0)
+    ledger.record_cells([own, stranger])
+    assert set(ledger.cells("box", 0.0)) == {own, stranger}

@@ -347,6 +347,7 @@ class Driver:
         spans = [
             CellInterval(
                 host=host,
+                user="ann",
                 owner=f"k-{number}",
                 cell=cell,
                 began_at=self.now - number,

@@ -36,7 +36,7 @@ class AccountingVerbs(VerbGroup):
         }
 
     def _cells(self, payload: Payload, caller: Caller) -> JSON:
-        return self._accounting.record_cells(payload, caller.owner_id)
+        return self._accounting.record_cells(payload, caller)
 
     def _bill(self, payload: Payload, caller: Caller) -> JSON:
         return self._accounting.bill(payload, _owner(payload, caller))

@@ -13,6 +13,7 @@ from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.core.wire.values import integer_field, number_field, text_field
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.ledger.rows import refuse_ended
+from jupyter_aistack.system.processes import ancestors
 
 from .base import Payload, Verb, VerbGroup
 from .caller import MAX_LABEL, Caller
@@ -86,6 +87,9 @@ class LeaseVerbs(VerbGroup):
         token = integer_field(payload, "token")
         root_pid = integer_field(payload, "root_pid", least=1)
         pid = root_pid if lease.holder.pid is None else lease.holder.pid
+        if "pid" in payload:
+            pid = integer_field(payload, "pid", least=1)
+            _check_started(pid, caller)
         bound = self._broker.bind(lease.id, token, pid=pid, root_pid=root_pid)
         return self._shown(bound, caller)
 
@@ -102,3 +106,13 @@ class LeaseVerbs(VerbGroup):
     def _release(self, payload: Payload, caller: Caller) -> JSON:
         lease = self._owned(payload, caller)
         return self._shown(self._broker.release(lease.id, lease.token), caller)
+
+
+def _check_started(pid: int, caller: Caller) -> None:
+    """A lease may live as long as what its holder has started, and not as long as any
+    process that never ends.
+    """
+    if caller.pid not in ancestors(pid)[1:]:
+        raise InvalidRequest(
+            f"pid: {pid} is no process that {caller.pid} has started", field="pid"
+        )

@@ -33,6 +33,7 @@ from jupyter_aistack.exceptions import InvalidRequest, PermissionDenied
 
 from .advice import Advisor, Owner
 from .base import Payload
+from .caller import Caller
 
 MAX_CELLS = 100
 """Cells of a bill, the most expensive first."""
@@ -72,7 +73,7 @@ class AccountingAPI:
 
     # -- cells -------------------------------------------------------------------------
 
-    def record_cells(self, payload: Payload, owner: str) -> JSON:
+    def record_cells(self, payload: Payload, caller: Caller) -> JSON:
         """Record when cells of a kernel ran. Their code is not asked for, only a name:
         ``number:hash``.
 
@@ -80,11 +81,11 @@ class AccountingAPI:
             InvalidRequest: naming the field.
         """
         cells = _cells(payload)
-        intervals = [self._interval(cell, owner) for cell in cells]
+        intervals = [self._interval(cell, caller) for cell in cells]
         self._ledger.record_cells(intervals)
         return {"noted": len(intervals)}
 
-    def _interval(self, cell: object, owner: str) -> CellInterval:
+    def _interval(self, cell: object, caller: Caller) -> CellInterval:
         if not isinstance(cell, Mapping):
             raise InvalidRequest(
                 f"cells: expected objects with cell and began_at, got {cell!r}",
@@ -98,7 +99,8 @@ class AccountingAPI:
             )
         return CellInterval(
             host=self._host_state.host,
-            owner=owner,
+            user=caller.user,
+            owner=caller.owner_id,
             began_at=began_at,
             ended_at=number_field(cell, "ended_at", least=began_at, most=END_OF_TIME),
             cell=text_field(cell, "cell")[:MAX_NAME],

@@ -296,8 +296,10 @@ def _times(
 def _cell_times(
     holding: SliceHolding, owner: str, cells: Sequence[CellInterval]
 ) -> dict[str, float]:
+    kernel = (holding.lease.holder.user, owner)
     own = sorted(
-        (cell for cell in cells if cell.owner == owner), key=lambda cell: cell.began_at
+        (cell for cell in cells if (cell.user, cell.owner) == kernel),
+        key=lambda cell: cell.began_at,
     )
     # One cell runs at a time: a cell whose end was never reported, because its kernel
     # died, ended when the next cell began.

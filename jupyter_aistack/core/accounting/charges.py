@@ -118,12 +118,14 @@ class CellInterval:
 
     Attributes:
         host: on which host.
+        user: of whose kernel; kernels of two users may be called alike.
         owner: in which kernel.
         cell: ``number:hash`` of it; never its code.
         began_at, ended_at: in seconds since the epoch; no end while it runs.
     """
 
     host: str
+    user: str
     owner: str
     cell: str
     began_at: float

@@ -136,7 +136,7 @@ _CHARGE = _COLUMNS.record(
     UsageRecord,
     formats=_outside("user", "queue", "owner", "label", "cell", "spec"),
 )
-_SPAN = _COLUMNS.record(CellInterval, formats=_outside("owner", "cell"))
+_SPAN = _COLUMNS.record(CellInterval, formats=_outside("user", "owner", "cell"))
 _EVENT = _COLUMNS.record(Event, formats=_outside("detail"))
 
 lease_from_row = _LEASE.from_dict

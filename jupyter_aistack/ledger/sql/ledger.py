@@ -22,9 +22,11 @@ from jupyter_aistack.ledger.transactional import TransactionalLedger
 from jupyter_aistack.ledger.transactions import REFUSALS
 
 from . import database, schema
+from .explained import explained
 from .presence import FilePresence, Presence, SessionPresence
 from .rows import OpenDatabase, SQLRows
 from .statements import statements_for
+from .url import identity, is_sqlite, parse_url, without_secrets
 
 _open_ledgers: weakref.WeakSet[SQLLedger] = weakref.WeakSet()
 
@@ -43,8 +45,8 @@ class SQLLedger(TransactionalLedger):
     """
 
     def __init__(self, url: str) -> None:
-        self._url = database.parse_url(url)
-        self.shown_url = database.without_secrets(self._url)
+        self._url = parse_url(url)
+        self.shown_url = without_secrets(self._url)
         """The URL without its password, for people."""
         self._renew_locks()
         self._opened: OpenDatabase | None = None
@@ -76,13 +78,13 @@ class SQLLedger(TransactionalLedger):
     @contextmanager
     def _transaction(self, *, writes: bool) -> Iterator[SQLRows]:
         opened = self._open()
-        is_sqlite = database.is_sqlite(self._url)
+        is_file = is_sqlite(self._url)
         with (
-            database.explained(self._url),
-            database.alone(self._turn) if writes and is_sqlite else nullcontext(),
+            explained(self._url),
+            database.alone(self._turn) if writes and is_file else nullcontext(),
             database.transaction(opened.engine, writes=writes) as connection,
         ):
-            rows = SQLRows(connection, opened, is_sqlite=is_sqlite)
+            rows = SQLRows(connection, opened, is_sqlite=is_file)
             rows.begin(self.shown_url, writes=writes)
             try:
                 yield rows
@@ -108,8 +110,8 @@ class SQLLedger(TransactionalLedger):
     @contextmanager
     def _present(self) -> Iterator[Presence]:
         self._open()
-        with self._presence_lock, database.explained(self._url):
-            if self._presence is None and database.is_sqlite(self._url):
+        with self._presence_lock, explained(self._url):
+            if self._presence is None and is_sqlite(self._url):
                 self._presence = FilePresence(Path(str(self._url.database)))
             elif self._presence is None:
                 self._presence = SessionPresence(lambda: self._open().engine.connect())
@@ -135,12 +137,12 @@ class SQLLedger(TransactionalLedger):
     # -- opening and closing -----------------------------------------------------------
 
     def _open(self) -> OpenDatabase:
-        identity = database.identity(self._url)
+        current = identity(self._url)
         opened = self._opened
-        if opened is not None and opened.identity == identity:
+        if opened is not None and opened.identity == current:
             return opened
         with self._lock:
-            if self._opened is not None and self._opened.identity != identity:
+            if self._opened is not None and self._opened.identity != current:
                 self._forget()
             if self._opened is None:
                 self._opened = self._create()
@@ -155,12 +157,12 @@ class SQLLedger(TransactionalLedger):
         self._opened = None
 
     def _create(self) -> OpenDatabase:
-        with database.explained(self._url):
+        with explained(self._url):
             engine = database.create(self._url)
             with engine.begin() as connection:
                 schema.bring_up_to_date(connection, self.shown_url)
         statements = statements_for(engine.dialect)
-        return OpenDatabase(engine, statements, database.identity(self._url))
+        return OpenDatabase(engine, statements, identity(self._url))
 
     def _renew_locks(self) -> None:
         self._lock = threading.Lock()

@@ -23,9 +23,10 @@ from jupyter_aistack.core.model.usage_history import Account
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.base import LedgerState
 
-from . import codec, database, schema
+from . import codec, schema
 from .cache import DecodeCache
 from .statements import Statement, Statements
+from .url import Identity
 
 _FEW = 64
 """So many rows are read one by one; more, with all the others."""
@@ -39,7 +40,7 @@ class OpenDatabase:
 
     engine: sa.Engine
     statements: Statements
-    identity: database.Identity
+    identity: Identity
     leases: DecodeCache[Lease] = field(default_factory=DecodeCache)
     queued: DecodeCache[Request] = field(default_factory=DecodeCache)
 
@@ -383,4 +384,5 @@ def _of_charge(key: Key) -> dict[str, Any]:
 
 def _of_span(span: CellInterval) -> dict[str, Any]:
     row = codec.span_to_row(span)
-    return {f"of_{name}": row[name] for name in ("host", "owner", "cell", "began_at")}
+    key = ("host", "user", "owner", "cell", "began_at")
+    return {f"of_{name}": row[name] for name in key}

@@ -1,24 +1,12 @@
-"""The tables, and how an older ledger becomes a current ledger.
-
-Version 1 had no ``leases.due_at``: leases past their time were looked for among all the
-live leases. Version 2 keeps it, with an index. Version 3 knows when leases were used,
-what notices they were given, what users have used, and reservations. Version 4 knows
-where the device state of each lease is. Version 5 keeps meters, charges and when cells
-ran. Version 6 keeps the conditions of leases, which were one note before, and the code
-of the error for which a request was rejected. Version 7 knows the keys of those who ask,
-and ends no lease for want of a renewal. Version 8 knows machines by what they are, and
-what they are called only for people.
-"""
+"""The tables, as the last of the migrations leaves them."""
 
 from __future__ import annotations
-
-import json
-import math
-from collections.abc import Callable
 
 import sqlalchemy as sa
 
 from jupyter_aistack.exceptions import LedgerUnavailable, SchemaMismatch
+
+from .migrations import MIGRATIONS, SCHEMA_VERSION
 
 _NUMBER = sa.BigInteger().with_variant(
     sa.Integer(), "sqlite"
@@ -164,6 +152,7 @@ cells = sa.Table(
     "aistack_cells",
     metadata,
     sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("user", sa.Text, primary_key=True),
     sa.Column("owner", sa.Text, primary_key=True),
     sa.Column("cell", sa.Text, primary_key=True),
     sa.Column("began_at", sa.Double, primary_key=True),
@@ -181,173 +170,6 @@ events = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
     sqlite_autoincrement=True,
 )
-
-
-def _add_due_at(connection: sa.Connection) -> None:
-    number = sa.Double().compile(connection.dialect)
-    connection.exec_driver_sql(f"ALTER TABLE aistack_leases ADD COLUMN due_at {number}")
-    earlier = "CASE WHEN ends_at < expires_at THEN ends_at ELSE expires_at END"
-    connection.exec_driver_sql(
-        f"UPDATE aistack_leases SET due_at = {earlier} WHERE outcome IS NULL"
-    )
-    connection.exec_driver_sql(
-        "CREATE INDEX ix_aistack_leases_due_at ON aistack_leases (due_at)"
-    )
-
-
-def _add_use(connection: sa.Connection) -> None:
-    number = sa.Double().compile(connection.dialect)
-    connection.exec_driver_sql(
-        f"ALTER TABLE aistack_leases ADD COLUMN active_at {number}"
-    )
-    connection.exec_driver_sql("ALTER TABLE aistack_leases ADD COLUMN notice TEXT")
-    connection.exec_driver_sql(
-        'CREATE TABLE aistack_accounts ("user" TEXT NOT NULL, queue TEXT NOT NULL,'
-        f" decayed {number} NOT NULL, at {number} NOT NULL, week INTEGER NOT NULL, week_seconds {number} NOT NULL,"
-        ' PRIMARY KEY ("user", queue))'
-    )
-    connection.exec_driver_sql(
-        "CREATE TABLE aistack_reservations (id TEXT NOT NULL, name TEXT NOT NULL, host TEXT NOT NULL,"
-        f" queue TEXT NOT NULL, spec TEXT NOT NULL, count INTEGER NOT NULL, starts_at {number} NOT NULL,"
-        f" ends_at {number} NOT NULL, is_weekly BOOLEAN NOT NULL, created_by TEXT NOT NULL, PRIMARY KEY (id))"
-    )
-
-
-def _add_residence(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("ALTER TABLE aistack_leases ADD COLUMN residence TEXT")
-
-
-def _add_charges(connection: sa.Connection) -> None:
-    number = sa.Double().compile(connection.dialect)
-    connection.exec_driver_sql(
-        f"CREATE TABLE aistack_meters (host TEXT NOT NULL, device_id TEXT NOT NULL, at {number} NOT NULL,"
-        f" millijoules BIGINT, idle_watts {number}, is_idle_seen BOOLEAN NOT NULL, writer TEXT NOT NULL,"
-        " PRIMARY KEY (host, device_id))"
-    )
-    connection.exec_driver_sql(
-        "CREATE TABLE aistack_charges (host TEXT NOT NULL, device_id TEXT NOT NULL, lease_id TEXT NOT NULL,"
-        ' cell TEXT NOT NULL, day BIGINT NOT NULL, "user" TEXT NOT NULL, queue TEXT NOT NULL, owner TEXT NOT NULL,'
-        f" label TEXT NOT NULL, spec TEXT NOT NULL, kind TEXT NOT NULL, seconds {number} NOT NULL,"
-        f" share_seconds {number} NOT NULL, millijoules BIGINT NOT NULL, metered_seconds {number} NOT NULL,"
-        f" busy_seconds {number} NOT NULL, levels TEXT NOT NULL, byte_seconds {number} NOT NULL,"
-        f" memory_seconds {number} NOT NULL, peak_bytes BIGINT,"
-        " PRIMARY KEY (host, device_id, lease_id, cell, day))"
-    )
-    for column in ("day", "owner", "label"):
-        connection.exec_driver_sql(
-            f"CREATE INDEX ix_aistack_charges_{column} ON aistack_charges ({column})"
-        )
-    connection.exec_driver_sql(
-        f"CREATE TABLE aistack_cells (host TEXT NOT NULL, owner TEXT NOT NULL, cell TEXT NOT NULL,"
-        f" began_at {number} NOT NULL, ended_at {number}, PRIMARY KEY (host, owner, cell, began_at))"
-    )
-
-
-_CONDITIONS_OF_NOTES = (
-    ("on a GPU that failed:", "DeviceFault", "error"),
-    ("over its memory:", "MemoryExceeded", "error"),
-    ("not enforced:", "NotEnforced", "error"),
-    ("near its memory:", "MemoryPressure", "warning"),
-    ("its memory cannot be measured now,", "MemoryUnknown", "info"),
-    ("could not be verified:", "NotVerified", "info"),
-    ("there is nothing to verify", "NotVerified", "info"),
-    ("held less firmly than it could be:", "EnforcementReduced", "info"),
-)
-"""How a note of version 5 began, and what it says in version 6. The words are those of
-version 5 and stay so.
-"""
-
-
-def _conditions_of_note(note: str, outcome: str | None, since: float) -> str:
-    kind, severity, message = _condition_of_note(note, outcome == "failed")
-    condition = {
-        "kind": kind,
-        "severity": severity,
-        "message": message,
-        "since": since,
-    }
-    return json.dumps([condition], separators=(",", ":"))
-
-
-def _condition_of_note(note: str, has_failed: bool) -> tuple[str, str, str]:
-    for beginning, kind, severity in _CONDITIONS_OF_NOTES:
-        if not note.startswith(beginning):
-            continue
-        if beginning.endswith(":"):
-            return kind, severity, note.removeprefix(beginning).strip()
-        return kind, severity, note
-    return ("Failed", "error", note) if has_failed else ("Note", "info", note)
-
-
-def _add_conditions(connection: sa.Connection) -> None:
-    connection.exec_driver_sql(
-        "ALTER TABLE aistack_leases ADD COLUMN conditions TEXT NOT NULL DEFAULT '[]'"
-    )
-    noted = connection.exec_driver_sql(
-        "SELECT token, note, outcome, granted_at FROM aistack_leases WHERE note <> ''"
-    ).fetchall()
-    update = sa.text(
-        "UPDATE aistack_leases SET conditions = :conditions WHERE token = :token"
-    )
-    # When a note came is not known; it was not before the grant.
-    for token, note, outcome, granted_at in noted:
-        conditions = _conditions_of_note(note, outcome, granted_at)
-        connection.execute(update, {"conditions": conditions, "token": token})
-    connection.exec_driver_sql("ALTER TABLE aistack_leases DROP COLUMN note")
-
-    connection.exec_driver_sql(
-        "ALTER TABLE aistack_requests ADD COLUMN code TEXT NOT NULL DEFAULT ''"
-    )
-    # Bound, since a driver takes a % in the text for a parameter of its own.
-    code = sa.text(
-        "UPDATE aistack_requests SET code = CASE"
-        " WHEN reason LIKE :late THEN 'AcquireTimeout' ELSE 'Refused' END"
-        " WHERE state = 'rejected'"
-    )
-    connection.execute(code, {"late": "%it was not to wait any longer"})
-
-
-def _add_idempotency_keys(connection: sa.Connection) -> None:
-    connection.exec_driver_sql(
-        "ALTER TABLE aistack_requests"
-        " ADD COLUMN idempotency_key TEXT NOT NULL DEFAULT ''"
-    )
-    connection.exec_driver_sql(
-        "CREATE INDEX ix_aistack_requests_idempotency_key"
-        " ON aistack_requests (idempotency_key)"
-    )
-    # Time alone ends a lease only where its user has asked for that.
-    due = sa.text(
-        "UPDATE aistack_leases SET due_at = COALESCE(ends_at, :never)"
-        " WHERE outcome IS NULL"
-    )
-    connection.execute(due.bindparams(sa.bindparam("never", math.inf, sa.Double())))
-
-
-def _add_hosts(connection: sa.Connection) -> None:
-    # Whose rows are whose is found out when each machine registers: what they were
-    # called is all that the rows of version 7 say.
-    connection.exec_driver_sql(
-        "CREATE TABLE aistack_hosts (id TEXT NOT NULL, name TEXT NOT NULL,"
-        " machine TEXT NOT NULL, PRIMARY KEY (id, name))"
-    )
-
-
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
-    _add_due_at,
-    _add_use,
-    _add_residence,
-    _add_charges,
-    _add_conditions,
-    _add_idempotency_keys,
-    _add_hosts,
-)
-"""In order: the first turns version 1 into version 2. Never edit a migration that has
-been released; append.
-"""
-
-SCHEMA_VERSION = len(MIGRATIONS) + 1
-
 
 NO_VERSION = "has lost its version; restore it from a copy or move it away"
 

@@ -231,7 +231,7 @@ class Statements:
         self.delete_charge = self._change(schema.charges.delete().where(is_charge), ())
 
     def _add_cells(self) -> None:
-        is_span = _is_key(_S, ("host", "owner", "cell", "began_at"))
+        is_span = _is_key(_S, ("host", "user", "owner", "cell", "began_at"))
         is_later = sa.or_(_S.ended_at.is_(None), _S.ended_at > sa.bindparam("since"))
         is_forgotten = sa.or_(
             _S.ended_at < sa.bindparam("ended_before"),

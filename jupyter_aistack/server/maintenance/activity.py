@@ -31,11 +31,13 @@ class ActivitySample:
     """What was observed since the last turn.
 
     Attributes:
+        user: whose kernels these are: those of another user may be called alike.
         kernels: the kernels of this server, whose leases are observed.
         busy: those of them in which something ran.
         usage: what each lease used lately, by id.
     """
 
+    user: str
     kernels: frozenset[str] = frozenset()
     busy: frozenset[str] = frozenset()
     usage: Mapping[str, Usage] = field(default_factory=dict)
@@ -50,17 +52,19 @@ def to_touch(
     is recorded once, which starts its time.
     """
     observed = [
-        (lease, owner)
+        (lease, kernel_id)
         for lease in leases
-        if (owner := _owner(lease.holder)) in sample.kernels
+        if (kernel_id := _kernel_of(lease.holder, sample))
     ]
     active = set(sample.busy)
-    active.update(owner for lease, owner in observed if _works(lease, sample.usage))
+    active.update(
+        kernel_id for lease, kernel_id in observed if _works(lease, sample.usage)
+    )
     return [
         lease.id
-        for lease, owner in observed
+        for lease, kernel_id in observed
         if is_record_due(
-            lease, policy.queue(lease.queue), now, is_active=owner in active
+            lease, policy.queue(lease.queue), now, is_active=kernel_id in active
         )
     ]
 
@@ -75,8 +79,13 @@ def idle_leases(
     )
 
 
-def _owner(holder: Holder) -> str:
-    return holder.parent or holder.id
+def _kernel_of(holder: Holder, sample: ActivitySample) -> str:
+    """The observed kernel that a holder is, or belongs to; empty for none."""
+    kernel_id = holder.parent or holder.id
+    is_observed = kernel_id in sample.kernels
+    if is_observed and holder.belongs_to(sample.user, kernel_id):
+        return kernel_id
+    return ""
 
 
 def _works(lease: Lease, usage: Mapping[str, Usage]) -> bool:

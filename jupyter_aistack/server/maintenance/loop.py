@@ -113,9 +113,12 @@ class MaintenanceLoop:
 
     def _activity(self, broker: Broker) -> ActivitySample:
         """Where something is at work, by the sample that was taken last."""
+        from jupyter_aistack.system.users import current_user
+
         from .activity import ActivitySample
 
         return ActivitySample(
+            user=current_user(),
             kernels=self._kernels.running(),
             busy=self._kernels.take_busy(),
             usage=broker.recent_usage(STALE_SECONDS),

@@ -234,7 +234,8 @@ def test_cells_are_noted_for_the_kernel_that_tells(service: Service) -> None:
     ]
     assert service.call("cells", {"cells": cells}, ANN) == {"noted": 2}
     first, second = service.broker.ledger.cells("testbox", 0.0)
-    assert (first.owner, first.cell, first.ended_at) == ("kernel-1", "3:ab", 2.5)
+    assert (first.user, first.owner) == ("ann", "kernel-1")
+    assert (first.cell, first.ended_at) == ("3:ab", 2.5)
     assert (len(second.cell), second.ended_at) == (64, None)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -118,6 +119,22 @@ def test_only_the_user_who_holds_a_lease_or_an_admin_may_change_it(
         service.call(verb, payload, BOB)
     assert service.broker.lease(lease["id"]).state.value == "granted"
     assert service.call(verb, payload, ADMIN)["id"] == lease["id"]
+
+
+def test_a_lease_may_live_as_long_as_what_its_holder_has_started(
+    service: Service,
+) -> None:
+    parent = replace(ANN, kernel_id="", kernel_pid=None, pid=os.getppid())
+    lease = ask(service, parent)["lease"]
+    bound = {"lease_id": lease["id"], "token": lease["token"], "root_pid": parent.pid}
+    for stranger in (1, os.getppid()):
+        with pytest.raises(InvalidRequest, match=f"pid: {stranger} is no process that"):
+            service.call("bind", {**bound, "pid": stranger}, parent)
+    assert service.broker.lease(lease["id"]).holder.pid == parent.pid
+    service.call("bind", {**bound, "pid": os.getpid()}, parent)
+    holder = service.broker.lease(lease["id"]).holder
+    assert (holder.pid, holder.root_pid) == (os.getpid(), parent.pid)
+    assert holder.id == f"pid-{parent.pid}"
 
 
 def test_only_the_asker_may_watch_or_cancel_a_request(service: Service) -> None:

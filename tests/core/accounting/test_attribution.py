@@ -94,11 +94,20 @@ def bill(
 
 
 def cell(
-    name: str, begin: float, end: float | None, owner: str = "kernel-l-a"
+    name: str,
+    begin: float,
+    end: float | None,
+    owner: str = "kernel-l-a",
+    user: str = "ann",
 ) -> CellInterval:
     ended = None if end is None else START + end
     return CellInterval(
-        host="box", owner=owner, cell=name, began_at=START + begin, ended_at=ended
+        host="box",
+        user=user,
+        owner=owner,
+        cell=name,
+        began_at=START + begin,
+        ended_at=ended,
     )
 
 
@@ -313,6 +322,7 @@ def test_a_cell_gets_its_time_of_the_idle_part_and_all_that_worked_meanwhile():
         cell("3:ab", 1, 3),
         cell("4:cd", 6, None),
         cell("9:xx", 0, 9, owner="another kernel"),
+        cell("9:yy", 0, 9, user="ben"),
     ]
     paid = bill(gone(busy={"l-a": 0.3}, others=0.0), [lease()], cells=cells)
     assert set(paid) == {"l-a", "l-a3:ab", "l-a4:cd", SYSTEM}

@@ -295,7 +295,7 @@ def test_tables_of_others_in_the_same_file_are_left_alone(
 def test_a_ledger_held_by_another_process_says_so(
     tmp_path: Path, wish: Wish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyter_aistack.ledger.sql.database._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("jupyter_aistack.ledger.sql.database.BUSY_SECONDS", 0.05)
     ledger = at(tmp_path / "ledger.sqlite")
     ledger.submit(wish("r-1"))
     with sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None) as other:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease, Notice, NoticeKind
 from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue
+from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.server.maintenance.activity import ActivitySample, to_touch
@@ -51,6 +53,7 @@ def touched(
 ) -> list[str]:
     used = {each.id: 0.0 for each in leases} | (usage or {})
     seen = ActivitySample(
+        user="ann",
         kernels=frozenset({"kernel-1", "kernel-2"}),
         busy=frozenset(busy.split()),
         usage={
@@ -59,6 +62,29 @@ def touched(
         },
     )
     return to_touch(leases, seen, policy, NOW)
+
+
+STRANGERS = {
+    "of_another_user": {"user": "ben"},
+    "a_worker_called_alike": {"kind": HolderKind.WORKER, "parent": "kernel-9"},
+    "a_run_called_alike": {"kind": HolderKind.RUN},
+    "a_worker_of_another_users_kernel": {
+        "user": "ben",
+        "kind": HolderKind.WORKER,
+        "id": "w",
+        "parent": "kernel-1",
+    },
+}
+
+
+@pytest.mark.parametrize("fields", STRANGERS.values(), ids=STRANGERS)
+def test_what_is_only_called_like_a_kernel_is_not_watched_and_says_nothing_of_it(
+    fields: dict[str, Any],
+) -> None:
+    stranger = replace(lease(), id="l-2", holder=holder(**fields))
+    unseen = replace(stranger, active_at=None)
+    assert touched(unseen) == []
+    assert touched(lease(), stranger, usage={"l-2": 0.9}) == []
 
 
 def test_a_kernel_that_runs_something_uses_its_lease_and_no_other() -> None:
