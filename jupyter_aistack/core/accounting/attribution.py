@@ -68,11 +68,20 @@ def split(
             granted = {owner: idle}
             worked = {owner: dynamic}
     else:
-        known = {lease: activity for lease, activity in busy.items() if lease in shares}
-        foreign = [activity for lease, activity in busy.items() if lease not in shares]
-        total_activity = sum(known.values()) + (others + sum(foreign))
+        known: dict[str, float] = {}
+        foreign = others
+        for lease, activity in busy.items():
+            if lease in shares:
+                known[lease] = activity
+            else:
+                foreign += activity
+        total_activity = foreign + sum(known.values())
         worked = _portions(dynamic, known, total_activity)
-    parts = {lease: (granted[lease], worked.get(lease, 0)) for lease in granted}
+
+    parts: Parts = {}
+    for lease, idle_part in granted.items():
+        dynamic_part = worked.get(lease, 0)
+        parts[lease] = (idle_part, dynamic_part)
     return _with_rest(parts, idle, dynamic)
 
 

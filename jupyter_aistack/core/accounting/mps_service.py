@@ -32,9 +32,13 @@ class MPSService:
         granted share, which is an estimate.
         """
         total = sum(self.clients.values())
+        parts: dict[str, float] = {}
         if work <= 0 or total <= 0:
-            return {}
-        return {lease: work * share / total for lease, share in self.clients.items()}
+            return parts
+        for lease, share in self.clients.items():
+            part = work * share / total
+            parts[lease] = part
+        return parts
 
 
 NO_SERVICE = MPSService()
@@ -42,7 +46,10 @@ NO_SERVICE = MPSService()
 
 def is_by_mps(lease: Lease) -> bool:
     """Whether a lease's processes are clients of an MPS server."""
-    return lease.enforced_by is not None and lease.enforced_by.is_by_mps
+    level = lease.enforced_by
+    if level is None:
+        return False
+    return level.is_by_mps
 
 
 def served_leases(
@@ -51,19 +58,26 @@ def served_leases(
     """The granted shares of the leases that may have clients at an MPS server: those of
     which a process is listed on its GPU, or whose processes cannot be seen.
     """
-    return {
-        lease_id: _granted_share(lease)
-        for lease_id, lease in leases.items()
-        if is_by_mps(lease) and _may_have_clients(pids.get(lease_id), unit)
-    }
+    served: dict[str, float] = {}
+    for lease_id, lease in leases.items():
+        own = pids.get(lease_id)
+        if not is_by_mps(lease):
+            continue
+        if _may_have_clients(own, unit):
+            served[lease_id] = _granted_share(lease)
+    return served
 
 
 def _may_have_clients(pids: frozenset[int] | None, unit: UnitSample) -> bool:
-    if pids is None or unit.memory is None:
+    listed = unit.memory
+    if pids is None:
         return True
-    return not pids.isdisjoint(unit.memory)
+    if listed is None:
+        return True
+    return not pids.isdisjoint(listed)
 
 
 def _granted_share(lease: Lease) -> float:
     """A lease that MPS holds has one slice."""
-    return float(sum(slice_.fraction for slice_ in lease.slices))
+    fractions = [slice_.fraction for slice_ in lease.slices]
+    return float(sum(fractions))

@@ -78,9 +78,10 @@ def told_apart(device: Device, holders: Holders) -> Device:
     own_most = own_bytes if is_own_known else max(own_bytes, granted_bytes)
     foreign = _known_bytes(others)
     if device.used_bytes is not None:
-        unexplained = device.used_bytes - own_most - foreign
-        if not is_all_known or unexplained > UNEXPLAINED_BYTES:
-            foreign = max(foreign, device.used_bytes - own_most)
+        beside_ours = device.used_bytes - own_most
+        tolerated = UNEXPLAINED_BYTES if is_all_known else 0
+        if beside_ours > foreign + tolerated:
+            foreign = beside_ours
 
     is_exact = is_own_known and device.used_bytes is not None
     is_known = is_all_known or is_exact or foreign > 0

@@ -27,6 +27,7 @@ HIDDEN = {
         "processes",
         "free_bytes",
         "own_memory_bytes",
+        "health",
         "used_bytes",
     },  # what is in use is told by the usage
     "Reservation": {"host"},  # all are of the host that is asked

@@ -128,7 +128,9 @@ def test_work_that_cannot_be_seen_is_use_where_a_process_can_do_it() -> None:
     unseen = {"l-kernel-1": None}
     assert touched(lease(), usage=unseen, memory_bytes=1) == ["l-kernel-1"]
     assert touched(lease(), usage=unseen, memory_bytes=0) == [], "it opened no GPU"
-    nothing = ActivitySample(kernels=frozenset({"kernel-1"}))
+    nothing = ActivitySample(
+        user=holder("kernel-1").user, kernels=frozenset({"kernel-1"})
+    )
     assert to_touch([lease()], nothing, POLICY, NOW) == ["l-kernel-1"], "not sampled"
 
 
