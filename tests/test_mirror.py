@@ -237,7 +237,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     },
     "providers/nvidia/mps/test_manager.py": {
         "providers.nvidia.mps",
-        "providers.nvidia.mps.control",
         "providers.nvidia.mps.daemon",
         "providers.nvidia.mps.lifecycle",
         "providers.nvidia.mps.protocol2",

@@ -8,7 +8,8 @@ helper. SCRIPT is JSON: ``{"lock": ["timeout"], "restore": ["oom"], "checkpoint"
 of the first calls of a step, whichever helper they reach: what is left of it is kept
 beside STATES. FIRST is the state of a process that is not in STATES; without it there
 is no such process. Where FAKE_NVML_STATE names the state of a fake NVML, what a process
-holds leaves the GPU there and comes back, as far as there is room.
+holds leaves the GPU there and comes back, as far as there is room; meanwhile it stays
+listed with 0 bytes, as the driver's lists may have it.
 """
 
 from __future__ import annotations
@@ -34,12 +35,30 @@ BEFORE = {
     "restore": "checkpointed",
     "unlock": "locked",
 }
+NO_API = (
+    "CUDA checkpointing is not supported by the installed NVIDIA driver. "
+    "Upgrade to a driver version with CUDA checkpoint API support."
+)
+"""What cuda-core makes of CUDA_ERROR_NOT_SUPPORTED and CUDA_ERROR_NOT_FOUND alike
+(`cuda.core.checkpoint`, `_call_driver`, 1.2.2).
+"""
+
+
+class CUDAError(Exception):
+    """As cuda-core raises it for all other errors: CUDA's name, and what it means."""
+
+
 ERRORS = {
-    "timeout": "CUDA_ERROR_NOT_READY",
-    "unsupported": "CUDA_ERROR_NOT_SUPPORTED",
-    "denied": "CUDA_ERROR_NOT_PERMITTED",
-    "unlucky": "CUDA_ERROR_UNKNOWN",
+    "timeout": CUDAError("CUDA_ERROR_NOT_READY: work has not ended yet"),
+    "unsupported": RuntimeError(NO_API),
+    "denied": CUDAError("CUDA_ERROR_NOT_PERMITTED: not permitted"),
+    "unlucky": CUDAError("CUDA_ERROR_UNKNOWN: an unknown error"),
+    "no_context": CUDAError("CUDA_ERROR_NOT_INITIALIZED: initialization error"),
 }
+NO_CONTEXT = "no context"
+"""The state, in STATES, of a process that has the driver's library and no context: it
+cannot be asked for its state, nor locked.
+"""
 SLOW_SECONDS = 0.2
 
 
@@ -55,7 +74,9 @@ class FakeProcess:
         if self.pid not in known and self.first:
             return self.first
         if self.pid not in known:
-            raise RuntimeError("CUDA_ERROR_INVALID_VALUE: no such process")
+            raise CUDAError("CUDA_ERROR_INVALID_VALUE: no such process")
+        if known[self.pid] == NO_CONTEXT:
+            raise ERRORS["no_context"]
         return str(known[self.pid])
 
     def _become(self, state: str) -> None:
@@ -63,17 +84,13 @@ class FakeProcess:
             json.dumps({**json.loads(self.states.read_text()), self.pid: state})
         )
         if state == "checkpointed":
-            change_nvml(
-                f"process gpu=0 pid={self.pid} ", f"#away process gpu=0 pid={self.pid} "
-            )
+            change_nvml(self.pid, r"memory=(\d+)", r"memory=0 was=\1")
         elif state == "locked":
-            change_nvml(
-                f"#away process gpu=0 pid={self.pid} ", f"process gpu=0 pid={self.pid} "
-            )
+            change_nvml(self.pid, r"memory=0 was=(\d+)", r"memory=\1")
 
     def _step(self, step: str) -> None:
         if self.state != BEFORE[step]:
-            raise RuntimeError(
+            raise CUDAError(
                 f"CUDA_ERROR_ILLEGAL_STATE: {step} of a process that is {self.state}"
             )
         fault = take_fault(self.states, step)
@@ -83,9 +100,9 @@ class FakeProcess:
             time.sleep(SLOW_SECONDS)
         if fault == "oom":
             self._become("failed")
-            raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
+            raise CUDAError("CUDA_ERROR_OUT_OF_MEMORY: out of memory")
         if fault in ERRORS:
-            raise RuntimeError(ERRORS[fault])
+            raise ERRORS[fault]
         if fault == "crash_after":
             self._become(AFTER[step])
             os._exit(139)
@@ -104,12 +121,13 @@ class FakeProcess:
         self._step("unlock")
 
 
-def change_nvml(before: str, after: str) -> None:
-    """The first GPU of the fake NVML once lines that begin so begin otherwise; what is
-    free is said anew.
+def change_nvml(pid: str, figure: str, changed: str) -> None:
+    """Change what a process holds on the first GPU of the fake NVML, and what is free
+    there. A process that is away stays listed, with nothing.
     """
     if file := os.environ.get("FAKE_NVML_STATE"):
-        lines = Path(file).read_text().replace("\n" + before, "\n" + after)
+        own = re.compile(rf"^(process gpu=0 pid={pid} ){figure}", re.MULTILINE)
+        lines = own.sub(rf"\g<1>{changed}", Path(file).read_text())
         held = sum(
             int(size)
             for size in re.findall(

@@ -1,11 +1,11 @@
 """A GPU whose processes are those of `fake_checkpoint`: what one of them holds is there
-while its state is not away.
+while its state is not away. It stays listed all the same, with 0 bytes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jupyter_aistack.core.enforcement.preparation import Preparation
@@ -28,28 +28,32 @@ class FakeGPU(Provider):
     Attributes:
         held: bytes by process.
         states: the file of `fake_checkpoint`.
-        stuck: bytes that stay although a state is away.
+        stuck: bytes that stay although a state is away; None where the driver keeps
+            that to itself. The process stays listed.
+        stays_in_use: what is in use for a state that is away, of whomever it is.
         taken: bytes that strangers hold.
         is_silent: the driver does not say what processes hold.
         busy: share of the device's time that the processes use.
-        elsewhere: a process that holds memory on the second GPU.
+        elsewhere: a process that is listed on the second GPU.
+        elsewhere_bytes: what it holds there.
     """
 
     name = "fake"
 
     def __init__(self, states: Path) -> None:
         self.states, self.held = states, dict[int, int]()
-        self.stuck, self.taken, self.is_silent, self.busy = 0, 0, False, 0.0
+        self.stuck: int | None = 0
+        self.taken, self.is_silent, self.busy = 0, False, 0.0
+        self.stays_in_use = 0
         self.elsewhere: int | None = None
+        self.elsewhere_bytes = GIB
 
-    def _listed(self) -> dict[int, int]:
+    def _listed(self) -> dict[int, int | None]:
         """Bytes of each process the driver lists."""
         known = json.loads(self.states.read_text())
         away = {pid for pid in self.held if known.get(str(pid)) == "checkpointed"}
         return {
-            pid: self.stuck if pid in away else size
-            for pid, size in self.held.items()
-            if pid not in away or self.stuck
+            pid: self.stuck if pid in away else size for pid, size in self.held.items()
         }
 
     def discover(self, host: str) -> tuple[Device, ...]:
@@ -58,11 +62,17 @@ class FakeGPU(Provider):
             ProcessUse(pid=pid, memory_bytes=size, name="python")
             for pid, size in sorted(listed.items())
         )
-        free = 16 * GIB - sum(listed.values()) - self.taken
+        hidden = self.stays_in_use if None in listed.values() else 0
+        held = sum(size or 0 for size in listed.values()) + hidden
+        free = 16 * GIB - held - self.taken
         other = (
             ()
             if self.elsewhere is None
-            else (ProcessUse(pid=self.elsewhere, memory_bytes=GIB, name="python"),)
+            else (
+                ProcessUse(
+                    pid=self.elsewhere, memory_bytes=self.elsewhere_bytes, name="python"
+                ),
+            )
         )
         return (
             self._device(host, "a", uses, free),
@@ -81,6 +91,7 @@ class FakeGPU(Provider):
             memory_bytes=16 * GIB,
             processes=processes,
             free_bytes=free_bytes,
+            used_bytes=16 * GIB - free_bytes,
         )
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
@@ -94,14 +105,14 @@ class FakeGPU(Provider):
         since: float | None = None,
     ) -> Mapping[str, DeviceSample]:
         listed = self._listed()
-        sums = {
-            i: sum(size for pid, size in listed.items() if pid in pids[i])
-            for i in leases
-        }
+        own = {i: [listed[pid] for pid in listed if pid in pids[i]] for i in leases}
         used = {
-            i: Usage(
-                memory_bytes=None if self.is_silent else sums[i], utilization=self.busy
-            )
+            i: Usage(memory_bytes=self._sum(own[i]), utilization=self.busy)
             for i in leases
         }
         return {i: DeviceSample(leases=used) for i in devices}
+
+    def _sum(self, sizes: Sequence[int | None]) -> int | None:
+        known = [size for size in sizes if size is not None]
+        is_known = len(known) == len(sizes) and not self.is_silent
+        return sum(known) if is_known else None

@@ -20,6 +20,10 @@ from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.kernel.combine import combine_preparations
+from jupyter_aistack.providers.nvidia.mps.limits import (
+    multiprocessor_unit,
+    multiprocessors_at_most,
+)
 from jupyter_aistack.system.verify.child import verify
 from tests.fakes.kernel_server import (
     WITH_MAGICS,
@@ -103,11 +107,11 @@ BROKEN = [
     # server has died.
     (
         {"CUDA_MPS_PIPE_DIRECTORY": "/nowhere"},
-        "the process may take 20.0 GiB of memory instead of 5.0 GiB",
+        "the process may take 19.6 GiB of memory instead of 5.0 GiB",
     ),
     (
         {"FAKE_MPS_IGNORES": "memory"},
-        "the process may take 20.0 GiB of memory instead of 5.0 GiB",
+        "the process may take 19.6 GiB of memory instead of 5.0 GiB",
     ),
     (
         {"FAKE_MPS_IGNORES": "sms"},
@@ -169,6 +173,36 @@ def test_a_server_that_does_not_answer_leaves_the_question_open(
     assert condition.text.startswith(
         "could not be verified: it is unknown whether the process is a client"
     )
+
+
+def test_a_server_that_starts_or_ends_a_client_is_asked_again(
+    environment: Environment, pipe: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "starting").touch()
+    given = environment(FAKE_CUDA_NOT_READY=str(tmp_path / "starting"))
+    assert look(given, pipe) == (True, "")
+
+
+def test_a_limit_that_names_the_device_is_none(
+    environment: Environment, pipe: Path
+) -> None:
+    verdict, text = look(
+        environment(CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=f"{GPU}=5120M"), pipe
+    )
+    assert verdict is False
+    assert "may take 19.6 GiB of memory instead of 5.0 GiB" in text
+
+
+def test_multiprocessors_that_come_in_clusters_are_no_breach(
+    environment: Environment, pipe: Path
+) -> None:
+    (pipe / "nvidia-cuda-mps-control.pid").touch()
+    unit = multiprocessor_unit((9, 0))
+    most = multiprocessors_at_most(66, 25, protocol=2, unit=unit)
+    given = environment(FAKE_CUDA_SM_UNIT="16")
+    assert look(given, pipe, multiprocessors=most) == (True, "")
+    pairs = multiprocessors_at_most(66, 25, protocol=2)
+    assert "may use 32 multiprocessors" in look(given, pipe, multiprocessors=pairs)[1]
 
 
 def test_less_memory_in_all_than_promised_is_what_a_limit_of_the_control_group_makes_of_it(
@@ -262,7 +296,7 @@ async def test_kernel_whose_slice_does_not_hold_is_told_and_keeps_it_where_that_
     ]
     assert (
         event.detail
-        == "not enforced: the process may take 20.0 GiB of memory instead of 5.0 GiB"
+        == "not enforced: the process may take 19.6 GiB of memory instead of 5.0 GiB"
     )
 
 

@@ -18,7 +18,7 @@ from jupyter_aistack.core.model.condition import ConditionKind
 from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.core.model.units import GIB, MIB
-from jupyter_aistack.exceptions import PrepareFailed, ProviderError
+from jupyter_aistack.exceptions import PrepareFailed, ProviderError, Unsatisfiable
 from jupyter_aistack.system.processes import is_alive
 from tests.fakes.mps.host import H200, Stand
 from tests.fakes.waiting import wait_until
@@ -180,6 +180,29 @@ def test_another_daemon_in_exclusive_mode_leaves_caps_alone(
     assert "another MPS daemon (process " in dict(result.why_not)["L1"]
 
 
+def test_a_gpu_that_is_prohibited_is_out_of_use_and_an_exclusive_one_says_what_follows(
+    box: Box,
+) -> None:
+    box.stand.tell(server_fails=[])
+    ask = box.start(NEW + GPU.replace("\n", " mode=2\n"))
+    result = ask("device()")
+    assert "is in compute mode PROHIBITED, in which no process" in result.problem
+    box.change(NEW + GPU.replace("\n", " mode=3\n"))
+    ask.run("clock.advance(100)")
+    assert ask("device().problem") == ""
+    assert ask("prepared('1/2').enforced_by.value") == "L0"
+    assert "one process at a time can use it without MPS" in ask("device().advice")
+
+
+def test_a_share_that_a_context_would_fill_is_refused(box: Box) -> None:
+    ask = box.start()
+    with pytest.raises(
+        Unsatisfiable, match=r"a share of a GPU needs at least 1\.0 GiB here"
+    ):
+        ask("held('1/1000')")
+    assert ask("prepared('1GiB').enforced_by").is_by_mps
+
+
 def test_a_host_without_mps_is_as_it_was(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +218,7 @@ def test_a_host_without_mps_is_as_it_was(
 
 
 @pytest.mark.parametrize(
-    ("driver", "level", "share"), [(OLD, "L1", 34), (NEW, "L2", 32)]
+    ("driver", "level", "share"), [(OLD, "L1", 50), (NEW, "L2", 32)]
 )
 def test_a_share_is_given_its_server_and_says_what_must_be_found(
     box: Box, driver: str, level: str, share: int
@@ -204,10 +227,7 @@ def test_a_share_is_given_its_server_and_says_what_must_be_found(
     prepared = ask("prepared('1/4')")
     assert prepared.enforced_by.value == level
     assert prepared.environment["CUDA_VISIBLE_DEVICES"] == "GPU-0"
-    assert (
-        prepared.environment["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"]
-        == f"GPU-0={20 * 1024}M"
-    )
+    assert prepared.environment["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == f"0={20 * 1024}M"
     assert prepared.environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "25"
     assert (
         prepared.environment["AISTACK_MEMORY_FRACTION"] == "0.245117"
@@ -392,12 +412,37 @@ def test_mps_that_does_not_start_leaves_caps_and_a_sentence_that_stays(
     assert ask("prepared('1/4', 'kernel-2').enforced_by.value") == "L2"
 
 
-def test_a_gpu_that_is_not_there_for_mps_fails_the_lease(box: Box) -> None:
-    box.stand.tell(gpus={})
+@pytest.mark.parametrize("driver", [OLD, NEW])
+def test_a_server_that_does_not_come_up_costs_no_lease(box: Box, driver: str) -> None:
+    box.stand.tell(server_fails=[])
+    ask = box.start(driver + GPU)
+    prepared = ask("prepared('1/2')")
+    assert prepared.enforced_by.value == "L0"
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in prepared.environment
+    assert ask("prepared('1/4', 'kernel-2').enforced_by.value") == "L0"
+    note = ask("conditions_text(only().conditions)")
+    assert note.startswith(REDUCED)
+    assert "exited with status 1" in note
+    result = ask("device()")
+    assert (result.level.value, result.problem) == ("L0", "")
+    why = dict(result.why_not)["L1"]
+    assert why.startswith("MPS could not be started: the MPS server of GPU 0")
+    assert "(Server " in why
+    box.stand.tell(server_fails=None)
+    ask.run("clock.advance(100)")
+    assert ask("device()").level.is_by_mps
+    assert ask("prepared('1/8', 'kernel-3').enforced_by").is_by_mps
+
+
+def test_where_namespaces_fail_the_level_below_holds_the_lease(box: Box) -> None:
+    box.stand.tell(server_fails_in=3)
     ask = box.start()
-    with pytest.raises(PrepareFailed, match="ended as soon as it started"):
-        ask("prepared('1/2')")
-    assert ask("broker.leases(live=False)[0].outcome") is Outcome.FAILED
+    assert ask("prepared('1/2').enforced_by.value") == "L1"
+    note = ask("conditions_text(only().conditions)")
+    assert "ended as soon as it started" in note
+    result = ask("device()")
+    assert result.level.value == "L1"
+    assert "ended as soon as it started" in dict(result.why_not)["L2"]
 
 
 def test_an_older_daemon_lowers_the_level_and_says_so(box: Box) -> None:

@@ -132,6 +132,8 @@ class Device:
         used_bytes: memory in use, by the driver, whoever uses it; None where it does not
             say. Not part of what the device is, and neither is `free_bytes`.
         free_bytes: memory that is free now, by the driver; None where it does not say.
+        least_share_bytes: memory without which a share of it is of no use: what its
+            driver takes for each process, and a little to work in.
         simulated: nothing real stands behind it.
         problem: why it cannot be used, in one sentence; empty when healthy.
         level: the firmest that shares of it are held now (see `highest_level`); None where no
@@ -162,6 +164,7 @@ class Device:
     own_memory_bytes: int | None = 0
     used_bytes: int | None = field(default=None, compare=False)
     free_bytes: int | None = field(default=None, compare=False)
+    least_share_bytes: int = 0
     simulated: bool = False
     problem: str = ""
     level: Enforcement | None = None

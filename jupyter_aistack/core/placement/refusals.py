@@ -10,7 +10,7 @@ from jupyter_aistack.core.model.spec import Spec, Unit
 from jupyter_aistack.core.model.units import format_bytes
 
 from .device_capacity import DeviceCapacity
-from .sizing import most_alike
+from .sizing import is_too_little, most_alike, share_of
 
 
 def no_device(spec: Spec, inventory: Inventory) -> str:
@@ -54,6 +54,12 @@ def _of_those(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
     largest = _largest_memory(devices)
     if spec.unit is Unit.MEMORY and spec.amount > largest:
         return f"the largest device has {format_bytes(largest)}"
+    least = _least_of_too_little(spec, devices)
+    if least:
+        return (
+            f"a share of a GPU needs at least {format_bytes(least)} here, as its driver "
+            "takes some for each process"
+        )
     if spec.unit is Unit.CORES:
         return f"this host has {max(len(device.cores) for device in devices)} cores"
 
@@ -62,6 +68,19 @@ def _of_those(spec: Spec, kind: DeviceKind, devices: Sequence[Device]) -> str:
     if len(devices) >= wanted > alike:
         return f"its GPUs are of two makers, which one process cannot mix; at most {alike} are alike"
     return f"this host has {_counted(spec, kind, devices)}"
+
+
+def _least_of_too_little(spec: Spec, devices: Sequence[Device]) -> int:
+    """The least memory of a share, where a spec asks for less on each of the devices;
+    else 0.
+    """
+    able = [device for device in devices if device.is_shareable]
+    refused = [
+        device for device in able if is_too_little(device, share_of(spec, device))
+    ]
+    if not able or len(refused) < len(able):
+        return 0
+    return min(device.least_share_bytes for device in refused)
 
 
 def _cut_beside(devices: Sequence[Device]) -> str:

@@ -28,7 +28,7 @@ def _words(name: str) -> set[str]:
     return set(re.split(r"[^a-z0-9.]+", name.lower()))
 
 
-def _share_of(spec: Spec, device: Device) -> Fraction:
+def share_of(spec: Spec, device: Device) -> Fraction:
     """The share of `device` that `spec` asks for, or `TOO_MUCH`."""
     if spec.unit is Unit.FRACTION:
         return spec.amount
@@ -57,7 +57,7 @@ def sizes_on(
             alike = (device.memory_bytes, len(device.cores))
             share = shares.get(alike)
             if share is None:
-                share = _share_of(spec, device)
+                share = share_of(spec, device)
                 shares[alike] = share
             if _could_hold(device, share):
                 sizes[host][device.id] = share
@@ -67,7 +67,12 @@ def sizes_on(
 def _could_hold(device: Device, share: Fraction) -> bool:
     if share is TOO_MUCH or not device.is_uncut:
         return False
-    return device.is_divisible or share == 1
+    return share == 1 or (device.is_divisible and not is_too_little(device, share))
+
+
+def is_too_little(device: Device, share: Fraction) -> bool:
+    """Whether a share of a device leaves a process no memory to work in."""
+    return share * device.memory_bytes < device.least_share_bytes
 
 
 def most_alike(devices: Iterable[Device]) -> int:

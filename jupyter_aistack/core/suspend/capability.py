@@ -16,11 +16,14 @@ class SuspendCapability:
         why: why it is not the driver's checkpoint, in one sentence; empty when it is.
         is_being_tested: it is being found out. Until then kernels get leases that may
             be suspended, and none is suspended before its server has looked at it.
+        context_bytes: what a bare context takes on its GPUs, the most of them; None
+            where it has not been measured.
     """
 
     tier: SuspendMethod = SuspendMethod.OFF
     why: str = ""
     is_being_tested: bool = False
+    context_bytes: int | None = None
 
     @property
     def why_not(self) -> str:

@@ -21,6 +21,8 @@ MAX_RESOURCES = 16
 """Memory resources of RMM that may stand on each other, before it is taken for a
 circle.
 """
+LINKED_WITH_CUPTI = frozenset({"torch", "jax", "jaxlib", "tensorflow"})
+"""Libraries with which CUPTI is loaded though nothing is profiled (pytorch#157381)."""
 
 
 def trim() -> None:
@@ -46,7 +48,9 @@ def report(kinds: Collection[str]) -> JSON:
         ``cuda``: it has started; ``managed``: who uses managed memory, which the driver
             does not checkpoint; ``nccl``: a communicator lives; ``ipc``: device memory
             is shared with another process; ``graphs``: live CUDA graphs;
-            ``registered_bytes``: what `offloadable` objects hold on devices.
+            ``profiler``: the profiler that runs; ``links_cupti``: a library is loaded
+            that brings CUPTI along, used or not; ``registered_bytes``: what
+            `offloadable` objects hold on devices.
     """
     return {
         "cuda": started_runtime() == "CUDA",
@@ -54,6 +58,8 @@ def report(kinds: Collection[str]) -> JSON:
         "nccl": has_communicator(),
         "ipc": shares_memory(),
         "graphs": graphs(),
+        "profiler": profiler(),
+        "links_cupti": not LINKED_WITH_CUPTI.isdisjoint(sys.modules),
         "registered_bytes": _registered_bytes(kinds),
     }
 
@@ -148,6 +154,17 @@ def graphs() -> int:
     if graph is None:
         return 0
     return sum(issubclass(type(object_), graph) for object_ in gc.get_objects())
+
+
+def profiler() -> str:
+    """The profiler that runs in this process; empty for none."""
+    torch_profiler = sys.modules.get("torch.autograd.profiler")
+    if getattr(torch_profiler, "_is_profiler_enabled", False):
+        return "torch.profiler"
+    state = getattr(sys.modules.get("jax._src.profiler"), "_profile_state", None)
+    if getattr(state, "profile_session", None) is not None:
+        return "jax.profiler"
+    return ""
 
 
 def _registered_bytes(kinds: Collection[str]) -> int:

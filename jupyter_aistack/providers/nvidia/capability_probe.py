@@ -32,6 +32,7 @@ from .mps import MPSManager
 from .mps.limits import NAMESPACES_DRIVER
 from .nvml import NVML
 
+RELEASE = Path("/proc/sys/kernel/osrelease")
 PROBE_SECONDS = 60.0
 PROGRAM_SECONDS = 5.0
 
@@ -71,6 +72,7 @@ class CapabilityProbe:
         dmem: the root helper.
         refusal: why no share is to be held by MPS at all; empty for no reason.
         cgroups: where control groups are mounted.
+        release: names the kernel that runs.
         clock: seconds since the epoch.
     """
 
@@ -82,6 +84,7 @@ class CapabilityProbe:
         *,
         refusal: str = "",
         cgroups: Path = ROOT,
+        release: Path = RELEASE,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._nvml = nvml
@@ -89,6 +92,7 @@ class CapabilityProbe:
         self._dmem = dmem
         self._refusal = refusal
         self._cgroups = cgroups
+        self._release = release
         self._clock = clock
         self._host: _Host | None = None
         self._own: dict[str, _Own] = {}
@@ -102,6 +106,13 @@ class CapabilityProbe:
     def driver(self) -> int:
         """The driver's major version; 0 when unknown."""
         return major(self._probed().driver)
+
+    def capability(self, device: Device) -> tuple[int, ...]:
+        """Compute capability of a GPU whose level was asked for; (0, 0) when
+        unknown.
+        """
+        own = self._own.get(device.id)
+        return own.capability if own is not None else (0, 0)
 
     def rung(self, device: Device) -> EnforcementOption:
         """Where a healthy GPU stands now. Raises `ProviderError`: the driver does not
@@ -130,6 +141,7 @@ class CapabilityProbe:
                 protocols=host.protocols,
                 foreign=host.foreign,
                 failure=self._mps.failure(device.id),
+                namespaces_failure=self._mps.failure(device.id, 3),
                 cgroup=host.cgroup or _unlimited(own.bus, host.capacity),
                 helper=host.helper,
             )
@@ -150,7 +162,7 @@ class CapabilityProbe:
         can_have_groups = 3 in protocols and major(driver) >= NAMESPACES_DRIVER
         return _Host(
             driver=driver,
-            refusal=self._refusal or self._no_daemons(),
+            refusal=self.refusal(),
             control=control,
             protocols=protocols,
             foreign=foreign_daemon(self._mps.own_pids()) if control else "",
@@ -159,9 +171,14 @@ class CapabilityProbe:
             capacity=_text(self._cgroups / "dmem.capacity"),
         )
 
-    def _no_daemons(self) -> str:
+    def refusal(self) -> str:
+        """Why no MPS daemon may be started on this host at all; empty for no reason."""
+        if self._refusal:
+            return self._refusal
         if not sys.platform.startswith("linux"):
             return "MPS needs Linux"
+        if "microsoft" in _text(self._release).lower():
+            return "there is no MPS in the Windows Subsystem for Linux (WSL)"
         try:
             self._mps.root()
         except ProviderError as error:

@@ -13,22 +13,38 @@ from typing import Any
 
 CUDA_ERROR_NO_DEVICE = 100
 ATTRIBUTE_MULTIPROCESSOR_COUNT = 16
+NOT_READY = frozenset({805, 806, 807})
+"""What a newcomer gets while an MPS server starts, or ends the work of a client:
+CUDA_ERROR_MPS_CONNECTION_FAILED, _RPC_FAILURE and _SERVER_NOT_READY (NVIDIA MPS
+documentation, troubleshooting). They pass.
+"""
 
 
 class CudaError(Exception):
-    """A call of the driver failed; the message says which and how."""
+    """A call of the driver failed; the message says which and how.
+
+    Attributes:
+        result: the driver's code.
+    """
+
+    def __init__(self, message: str, result: int) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 def ask_devices() -> dict[str, Any]:
-    """The devices of this process, or ``problem``: why the driver does not say. Starts
-    CUDA, whose contexts are kept until `release`.
+    """The devices of this process, or ``problem``: why the driver does not say, and
+    ``passes``: whether a new process may find it otherwise soon. Starts CUDA, whose
+    contexts are kept until `release`.
     """
     try:
         return _devices(ctypes.CDLL("libcuda.so.1"))
     except OSError:
         return {"problem": "there is no CUDA driver (libcuda.so.1)"}
-    except (AttributeError, CudaError) as error:
+    except AttributeError as error:
         return {"problem": str(error)}
+    except CudaError as error:
+        return {"problem": str(error), "passes": error.result in NOT_READY}
 
 
 def release() -> None:
@@ -127,4 +143,4 @@ def _check(driver: Any, call: str, result: int) -> None:
     text = ctypes.c_char_p()
     driver.cuGetErrorString(result, ctypes.byref(text))
     reason = (text.value or b"unknown error").decode()
-    raise CudaError(f"{call} failed: {reason} ({result})")
+    raise CudaError(f"{call} failed: {reason} ({result})", result)

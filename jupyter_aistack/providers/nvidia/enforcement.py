@@ -33,6 +33,7 @@ from .dmem import DmemClient
 from .mps import MPSAssignment, MPSManager
 from .mps.limits import (
     limit_mib,
+    multiprocessor_unit,
     multiprocessors_at_most,
     percent,
     slots,
@@ -112,14 +113,14 @@ class ShareEnforcer:
         ) as error:  # it was lost since it was found; the next look tells
             log.debug("the level of %s is not known: %s", device.id, error)
             return device
-        problem = self._mps.problem(device.id, device.index)
-        self._closed[device.id] = problem
+        closed = self._mps.problem(device.id, device.index)
+        self._closed[device.id] = closed
         return replace(
             device,
             level=rung.level,
             why_not=rung.why_not,
             advice="; ".join(filter(None, [device.advice, rung.advice])),
-            problem=problem,
+            problem=rung.problem or closed,
             processes=self._without_servers(device),
         )
 
@@ -138,7 +139,9 @@ class ShareEnforcer:
         daemons = self._mps.own_pids()
         if not daemons:
             return frozenset()
-        return frozenset(pid for pid in pids if not daemons.isdisjoint(ancestors(pid)))
+        return frozenset(
+            pid for pid in pids if not daemons.isdisjoint((pid, *ancestors(pid)))
+        )
 
     def reopened(self, device: Device) -> Device:
         """A GPU as it stands now, where MPS had closed it: the process that is to start
@@ -244,18 +247,23 @@ class ShareEnforcer:
         level = Enforcement.L3 if lease.id in self._groups else by_namespace
         return EnforcementHandle(
             level=level,
-            environment=_environment(held, slice_),
-            expects=_expects(held, device),
-            conditions=_reduced(self._why_less(lease, level, device.level)),
+            environment=_environment(held),
+            expects=_expects(held, device, self.prober.capability(device)),
+            conditions=_reduced(self._why_less(lease, level, device.level, held)),
         )
 
     def _why_less(
-        self, lease: Lease, level: Enforcement, reachable: Enforcement
+        self,
+        lease: Lease,
+        level: Enforcement,
+        reachable: Enforcement,
+        held: MPSAssignment,
     ) -> str:
         if level is reachable:
             return ""
         return (
             self._no_group.get(lease.id)
+            or held.reason
             or "the MPS daemon of its GPU speaks the older protocol"
         )
 
@@ -312,20 +320,26 @@ class ShareEnforcer:
         ]
 
 
-def _environment(held: MPSAssignment, slice_: Slice) -> dict[str, str]:
-    """What a client of MPS must be given. The limit names the one GPU that it sees: any
-    other entry would lift all.
+def _environment(held: MPSAssignment) -> dict[str, str]:
+    """What a client of MPS must be given. The limit names the one GPU that it sees, by
+    its number there, as all drivers understand it: an entry that is not understood
+    lifts all.
     """
     return {
         "CUDA_MPS_PIPE_DIRECTORY": str(held.directory),
         "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(held.limit.percent),
-        "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": f"{slice_.uuid}={held.limit.mib}M",
+        "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": f"0={held.limit.mib}M",
     }
 
 
-def _expects(held: MPSAssignment, device: Device) -> Expectation:
+def _expects(
+    held: MPSAssignment, device: Device, capability: tuple[int, ...]
+) -> Expectation:
     share = multiprocessors_at_most(
-        device.multiprocessors, held.limit.percent, protocol=held.protocol
+        device.multiprocessors,
+        held.limit.percent,
+        protocol=held.protocol,
+        unit=multiprocessor_unit(capability),
     )
     return Expectation(
         memory_free=held.limit.mib * MIB, multiprocessors=share, mps=True

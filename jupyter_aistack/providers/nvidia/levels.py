@@ -8,7 +8,7 @@ framework caps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from jupyter_aistack.core.model.device import Enforcement
@@ -47,6 +47,7 @@ class HostCapabilities:
             for none.
         failure: why MPS could not be started on this GPU a moment ago; empty for no
             reason.
+        namespaces_failure: why it could not be started with namespaces; likewise.
         cgroup: why the host's control groups cannot limit memory of this GPU; empty
             when they can.
         helper: why the root helper cannot be used; empty when it answers.
@@ -64,6 +65,7 @@ class HostCapabilities:
     protocols: frozenset[int] = frozenset()
     foreign: str = ""
     failure: str = ""
+    namespaces_failure: str = ""
     cgroup: str = ""
     helper: str = ""
 
@@ -75,6 +77,7 @@ class EnforcementOption:
     level: Enforcement | None
     why_not: tuple[tuple[str, str], ...] = ()
     advice: str = ""
+    problem: str = ""
 
 
 def major(driver: str) -> int:
@@ -87,8 +90,13 @@ def highest_level(facts: HostCapabilities) -> EnforcementOption:
     """The highest level that shares of a GPU reach, and why none above it is
     reached.
     """
-    if facts.mig:
-        return _with_mig(facts)
+    option = _with_mig(facts) if facts.mig else _without_mig(facts)
+    if facts.compute_mode is ComputeMode.PROHIBITED:
+        return replace(option, problem=_prohibited(facts))
+    return option
+
+
+def _without_mig(facts: HostCapabilities) -> EnforcementOption:
     without_mps = _no_mps(facts)
     without_namespaces = without_mps or _no_namespaces(facts)
     reasons = {
@@ -144,7 +152,7 @@ def _no_mps(facts: HostCapabilities) -> str:
         capability = ".".join(map(str, facts.capability))
         return f"its compute capability is {capability}, and MPS holds limits from 7.0 (Volta) on"
     if facts.compute_mode is ComputeMode.PROHIBITED:
-        return f"its compute mode is PROHIBITED; nvidia-smi -i {facts.index} -c DEFAULT, as root, opens it"
+        return f"it {_prohibited(facts)}"
     if facts.foreign and facts.compute_mode is ComputeMode.EXCLUSIVE_PROCESS:
         return (
             f"another MPS daemon ({facts.foreign}) runs, and in compute mode EXCLUSIVE_PROCESS only one server may "
@@ -153,11 +161,20 @@ def _no_mps(facts: HostCapabilities) -> str:
     return f"MPS could not be started: {facts.failure}" if facts.failure else ""
 
 
+def _prohibited(facts: HostCapabilities) -> str:
+    return (
+        "is in compute mode PROHIBITED, in which no process can use it; nvidia-smi -i "
+        f"{facts.index} -c DEFAULT, as root, opens it"
+    )
+
+
 def _no_namespaces(facts: HostCapabilities) -> str:
     if major(facts.driver) < NAMESPACES_DRIVER:
         return f"MPS namespaces need driver {NAMESPACES_DRIVER} or newer, and this is {facts.driver or 'unknown'}"
     if 3 not in facts.protocols:
         return "nvidia-cuda-mps-control does not speak protocol 3; install the version that belongs to the driver"
+    if facts.namespaces_failure:
+        return f"MPS could not be started with namespaces: {facts.namespaces_failure}"
     return ""
 
 
@@ -166,6 +183,13 @@ def _no_groups(facts: HostCapabilities) -> str:
 
 
 def _advice(facts: HostCapabilities, level: Enforcement) -> str:
+    is_exclusive = facts.compute_mode is ComputeMode.EXCLUSIVE_PROCESS
+    if level is Enforcement.L0 and is_exclusive:
+        return (
+            "its compute mode is EXCLUSIVE_PROCESS, in which one process at a time can "
+            "use it without MPS; nvidia-smi -i "
+            f"{facts.index} -c DEFAULT, as root, lets shares run side by side"
+        )
     if not level.is_by_mps or facts.compute_mode is not ComputeMode.DEFAULT:
         return ""
     beside = (

@@ -8,13 +8,14 @@ import platform
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
+from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.device_state import SuspendMethod
 from jupyter_aistack.core.suspend.capability import (
     NO_GPU,
     SWITCHED_OFF,
     SuspendCapability,
 )
+from jupyter_aistack.core.suspend.departure import DeviceUse
 from jupyter_aistack.providers.nvidia.checkpoint import drivers
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
 
@@ -27,7 +28,8 @@ SIMULATED = SuspendCapability(
     tier=SuspendMethod.OFFLOAD,
     why="on simulated GPUs objects registered with aistack.offloadable() move, and nothing else is there",
 )
-Test = Callable[[str, CheckpointClient, selftest.Held], str]
+Test = Callable[[str, CheckpointClient, selftest.Measure], str]
+MeasureContext = Callable[[str, selftest.Measure], int | None]
 
 
 def find_out(
@@ -36,6 +38,7 @@ def find_out(
     results: selftest.Results,
     driver: Callable[[], str],
     test: Test = selftest.run,
+    measure_context: MeasureContext = selftest.measure_context,
 ) -> SuspendCapability:
     """How well the broker's host can suspend; takes seconds where a GPU has not been
     tried before.
@@ -46,6 +49,7 @@ def find_out(
         results: of the tests before.
         driver: asks for the driver's version.
         test: tries one GPU.
+        measure_context: finds out what a context takes on one.
     """
     if broker.suspend is None:
         return SWITCHED_OFF
@@ -61,12 +65,33 @@ def find_out(
             why="its GPUs run in MIG mode, which the driver cannot suspend, or do not answer",
         )
     version = driver()
+    known = [
+        _context_bytes(broker, gpu, results, version, measure_context) for gpu in usable
+    ]
     why = drivers.why_not(version, platform.machine())
     for gpu in usable:
         why = why or _tried(broker, gpu, helper, results, version, test)
     return SuspendCapability(
-        tier=SuspendMethod.OFFLOAD if why else SuspendMethod.CHECKPOINT, why=why
+        tier=SuspendMethod.OFFLOAD if why else SuspendMethod.CHECKPOINT,
+        why=why,
+        context_bytes=max((size for size in known if size is not None), default=None),
     )
+
+
+def _context_bytes(
+    broker: Broker,
+    gpu: Device,
+    results: selftest.Results,
+    driver: str,
+    measure_context: MeasureContext,
+) -> int | None:
+    """What a bare context takes on a GPU; measured once for its driver and model."""
+    size = results.context_bytes(driver, gpu.name)
+    if size is None:
+        size = measure_context(gpu.id, _measure(broker, gpu))
+        if size is not None:
+            results.note_context(driver, gpu.name, size)
+    return size
 
 
 def _tried(
@@ -79,22 +104,23 @@ def _tried(
 ) -> str:
     if results.passed(driver, gpu.id):
         return ""
-
-    def held(pid: int) -> int | None:
-        broker.devices.forget()
-        listed = _processes_on(broker, gpu)
-        if listed is None:
-            return None
-        uses = {use.pid: use.memory_bytes for use in listed}
-        return (uses[pid] or None) if pid in uses else 0
-
-    why = test(gpu.id, helper, held)
+    why = test(gpu.id, helper, _measure(broker, gpu))
     results.note(driver, gpu.id, has_passed=not why)
     return f"{gpu.name}: {why}" if why else ""
 
 
-def _processes_on(broker: Broker, gpu: Device) -> tuple[ProcessUse, ...] | None:
-    for device in broker.inventory().devices:
-        if device.id == gpu.id:
-            return device.processes
-    return gpu.processes
+def _measure(broker: Broker, gpu: Device) -> selftest.Measure:
+    """Asks NVML anew what a process holds on a GPU. Listed with nothing or not listed
+    is 0; a figure that is kept back, or a list that cannot be read, is unknown.
+    """
+
+    def measure(pid: int) -> DeviceUse:
+        broker.devices.forget()
+        devices = broker.inventory().devices
+        device = next((each for each in devices if each.id == gpu.id), gpu)
+        if device.processes is None:
+            return DeviceUse(used_bytes=device.used_bytes)
+        uses = {use.pid: use.memory_bytes for use in device.processes}
+        return DeviceUse(held_bytes=uses.get(pid, 0), used_bytes=device.used_bytes)
+
+    return measure

@@ -11,6 +11,10 @@ from jupyter_aistack.providers.nvidia.checkpoint.client import (
     CheckpointClient,
     CheckpointReply,
 )
+from jupyter_aistack.providers.nvidia.checkpoint.refusals import (
+    FINAL,
+    CheckpointRefusal,
+)
 
 RUNNING = "running"
 LOCKED = "locked"
@@ -25,12 +29,6 @@ ATTEMPTS = 3
 """Of one operation, over as many helpers; each but the last helper ended in the
 middle of it.
 """
-OUT_OF_MEMORY = "OUT_OF_MEMORY"
-"""In CUDA's name for it. A restore that met it cannot be tried again, whatever state is
-shown (cuda-checkpoint#44).
-"""
-NEVER = ("NOT_SUPPORTED", "NOT_PERMITTED", "PermissionError", "EPERM")
-"""In what the driver says of a process on which there is no use to try again."""
 
 
 class DriverCheckpoint:
@@ -101,7 +99,8 @@ class DriverCheckpoint:
                 return self._resume_once(pids).seconds
             except CheckpointFailed as error:
                 failed = error
-            if OUT_OF_MEMORY in failed.message:
+            if failed.facts.get("code") is CheckpointRefusal.OUT_OF_MEMORY:
+                # It cannot be tried again, whatever state is shown (cuda-checkpoint#44).
                 raise _with_state(failed, FAILED)
             state = self._state_after(failed, pids)
             if state == RUNNING:
@@ -118,6 +117,7 @@ class DriverCheckpoint:
                 f"it is {answer.state} after it was resumed",
                 step="restore",
                 state=answer.state,
+                code=CheckpointRefusal.OTHER,
             )
         return answer
 
@@ -141,10 +141,21 @@ class DriverCheckpoint:
 
 def is_hopeless(failed: CheckpointFailed) -> bool:
     """Whether the driver will never move this process."""
-    return any(word in failed.message for word in NEVER)
+    return failed.facts.get("code") in FINAL
+
+
+def is_still_working(failed: CheckpointFailed) -> bool:
+    """Whether work that the process has submitted did not end before it was to be
+    locked.
+    """
+    is_locking = failed.facts.get("step") == "lock"
+    return is_locking and failed.facts.get("code") is CheckpointRefusal.NOT_READY
 
 
 def _with_state(failed: CheckpointFailed, state: str) -> CheckpointFailed:
     return CheckpointFailed(
-        failed.message, step=failed.facts.get("step", ""), state=state
+        failed.message,
+        step=failed.facts.get("step", ""),
+        code=failed.facts.get("code", CheckpointRefusal.OTHER),
+        state=state,
     )

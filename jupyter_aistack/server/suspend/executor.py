@@ -17,6 +17,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.core.suspend.capability import SuspendCapability
+from jupyter_aistack.core.suspend.departure import DeviceUse, has_left
 from jupyter_aistack.core.suspend.model import candidate_of, needed_bytes
 from jupyter_aistack.exceptions import CheckpointFailed
 from jupyter_aistack.providers.nvidia.checkpoint.inspection import inspect_processes
@@ -30,6 +31,7 @@ from .driver_checkpoint import (
     UNKNOWN,
     DriverCheckpoint,
     is_hopeless,
+    is_still_working,
 )
 from .kernel_agent import AgentCall, Busy, KernelAgent
 from .memory_probe import WORKING, MemoryProbe, MemoryReading, home_of
@@ -102,7 +104,9 @@ class SuspendExecutor:
         reading = self._probe.read(lease)
         capability = self._capability()
         return PreflightReport(
-            processes=inspect_processes(reading.pids, reading.contexts),
+            processes=inspect_processes(
+                reading.pids, reading.contexts, listed=reading.listed
+            ),
             root_pid=root_pid(lease.holder),
             report=self._agent.report(lease, trims=trims),
             elsewhere=reading.elsewhere,
@@ -136,7 +140,7 @@ class SuspendExecutor:
         away = [pid for pid, state in states.items() if state in AWAY]
         if away:
             # An earlier server or helper ended in the middle of it: go on from there.
-            return self._checkpoint(lease, away, None)
+            return self._checkpoint(lease, away, DeviceUse())
 
         try:
             report = self._preflight(lease, trims=True)
@@ -160,7 +164,7 @@ class SuspendExecutor:
         self, lease: Lease, report: PreflightReport, reading: MemoryReading
     ) -> Outcome:
         if report.contexts and report.tier is SuspendMethod.CHECKPOINT:
-            return self._checkpoint(lease, report.contexts, reading.held_bytes)
+            return self._checkpoint(lease, report.contexts, reading.use)
         if report.report is not None and report.report.get("registered_bytes"):
             return self._offload(lease, report, reading)
         if report.is_simulated:
@@ -188,10 +192,10 @@ class SuspendExecutor:
         return ""
 
     def _checkpoint(
-        self, lease: Lease, pids: Collection[int], held_bytes: int | None
+        self, lease: Lease, pids: Collection[int], before: DeviceUse
     ) -> Outcome:
-        """Suspend by the driver; `held_bytes` is what the processes held, None when
-        that is not known any more.
+        """Suspend by the driver; `before` is what the processes held, nothing known
+        where they are away already.
         """
         begin = time.perf_counter()
         try:
@@ -199,10 +203,10 @@ class SuspendExecutor:
         except CheckpointFailed as failed:
             return self._after_failed_checkpoint(failed)
 
-        left = self._probe.settled(lease, 0)
-        if left.held_bytes != 0:
+        left = self._probe.left(lease, before)
+        if not has_left(before, left.use):
             return self._undo_checkpoint(pids, remainder(left.held_bytes))
-        size = held_bytes
+        size = before.held_bytes
         if size is None:
             size = max(slice_.memory_bytes for slice_ in lease.slices)
         note = self._logged_figures(lease, size, begin, seconds)
@@ -215,14 +219,13 @@ class SuspendExecutor:
             return lost(could_not)
         if state != RUNNING:
             return self._stays(f"{STATE_UNKNOWN}: {failed.message}")
-        is_locking = failed.facts.get("step") == "lock"
-        if is_locking and "NOT_READY" in failed.message:
+        if is_still_working(failed):
             return self._stays("its device work did not end in time")
         return self._stays(
             could_not,
             is_pinned=is_hopeless(failed),
             # After the lock comes the copy: some of the state has come back, then.
-            is_restored=not is_locking,
+            is_restored=failed.facts.get("step") != "lock",
         )
 
     def _undo_checkpoint(self, pids: Collection[int], why: str) -> Outcome:
@@ -349,9 +352,10 @@ class SuspendExecutor:
         """
         if lease.residence is None or not lease.residence.is_restored:
             return ""
+        before = self._probe.read(lease)
         states = self._states_below(lease, pid)
         pids = {each for each, state in states.items() if state in (RUNNING, LOCKED)}
-        pids &= self._probe.read(lease).contexts or pids
+        pids &= before.contexts or pids
         if not pids:
             return STATE_UNKNOWN if UNKNOWN in states.values() else ""
 
@@ -361,8 +365,8 @@ class SuspendExecutor:
             return f"it could not be suspended before it is ended: {failed.message}"
         if pid != root_pid(lease.holder):
             return ""
-        left = self._probe.settled(lease, 0).held_bytes
-        return "" if left == 0 else remainder(left)
+        left = self._probe.left(lease, before.use)
+        return "" if has_left(before.use, left.use) else remainder(left.held_bytes)
 
     def _states_below(self, lease: Lease, pid: int) -> dict[int, str]:
         """The driver's states of process `pid` of a lease, and of those below it."""

@@ -5,7 +5,7 @@ before and after each move.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from jupyter_aistack.broker.processes import root_pid
 from jupyter_aistack.core.accounting.measurement import usage_of
 from jupyter_aistack.core.model.device import Device, DeviceKind, SliceKind
 from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.suspend.departure import DeviceUse, has_left
 from jupyter_aistack.core.suspend.model import DeviceMemory
 from jupyter_aistack.system.processes import is_alive, tree
 
@@ -38,18 +39,29 @@ class MemoryReading:
 
     Attributes:
         pids: all processes of the lease.
-        contexts: those that the driver lists on any device.
-        elsewhere: devices that are not the lease's on which it lists them.
+        listed: those that the driver lists on any device.
+        contexts: those of them that hold memory there, or may: a process that has only
+            opened the driver is listed with nothing.
+        elsewhere: devices that are not the lease's on which they hold memory.
         held_bytes: what they hold on each of the lease's devices, at most; None where
             the driver does not say.
+        used_bytes: what is in use on the lease's devices together, by whomever; None
+            where the driver does not say.
         busy: share of the devices' time they use; None where the driver does not say.
     """
 
     pids: frozenset[int] = frozenset()
+    listed: frozenset[int] = frozenset()
     contexts: frozenset[int] = frozenset()
     elsewhere: tuple[str, ...] = ()
     held_bytes: int | None = None
+    used_bytes: int | None = None
     busy: float | None = None
+
+    @property
+    def use(self) -> DeviceUse:
+        """Its memory, as the rule of what has left looks at it."""
+        return DeviceUse(held_bytes=self.held_bytes, used_bytes=self.used_bytes)
 
 
 class MemoryProbe:
@@ -64,25 +76,31 @@ class MemoryProbe:
         devices = self._broker.inventory().of_kind(DeviceKind.GPU)
         pids = self.pids(lease)
         home = set(home_of(lease))
+        listed: set[int] = set()
         contexts: set[int] = set()
         elsewhere: list[str] = []
-        most = 0
+        held: list[int | None] = []
         for device in devices:
             own = [use for use in device.processes or () if use.pid in pids]
-            contexts |= {use.pid for use in own}
+            holding = [use for use in own if use.memory_bytes != 0]
+            listed |= {use.pid for use in own}
+            contexts |= {use.pid for use in holding}
             if device.id in home:
-                most = max(most, sum(use.memory_bytes or 0 for use in own))
-            elif own:
+                held.append(_sum([use.memory_bytes for use in holding]))
+            elif holding:
                 elsewhere.append(device.name)
 
         sample = self._broker.devices.fresh([lease], {lease.id: pids})
         usage = usage_of(lease, sample)
-        is_known = usage.memory_bytes is not None
+        known = [size for size in held if size is not None]
+        is_known = usage.memory_bytes is not None and len(known) == len(held)
         return MemoryReading(
             pids=pids,
+            listed=frozenset(listed),
             contexts=frozenset(contexts),
             elsewhere=tuple(elsewhere),
-            held_bytes=most if is_known else None,
+            held_bytes=max(known, default=0) if is_known else None,
+            used_bytes=_sum([each.used_bytes for each in devices if each.id in home]),
             busy=usage.utilization,
         )
 
@@ -114,13 +132,23 @@ class MemoryProbe:
         """A reading once the lease holds `most_bytes` at most, or the last reading
         before patience ran out.
         """
+        return self._read_until(
+            lease, lambda reading: _holds_at_most(reading, most_bytes)
+        )
+
+    def left(self, lease: Lease, before: DeviceUse) -> MemoryReading:
+        """A reading once what the lease held has left its devices, or the last reading
+        before patience ran out.
+        """
+        return self._read_until(lease, lambda reading: has_left(before, reading.use))
+
+    def _read_until(
+        self, lease: Lease, is_settled: Callable[[MemoryReading], bool]
+    ) -> MemoryReading:
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
             reading = self.read(lease)
-            is_there = (
-                reading.held_bytes is not None and reading.held_bytes <= most_bytes
-            )
-            if is_there or reading.held_bytes is None or time.monotonic() >= deadline:
+            if is_settled(reading) or time.monotonic() >= deadline:
                 return reading
             time.sleep(SETTLE_POLL_SECONDS)
 
@@ -148,6 +176,17 @@ class MemoryProbe:
     def simulated_bytes(self, lease: Lease) -> int:
         """What a lease on simulated devices would hold on each if they were real."""
         return self._broker.devices.simulated_state(lease) or 0
+
+
+def _sum(figures: Sequence[int | None]) -> int | None:
+    """None where a figure is not known."""
+    known = [figure for figure in figures if figure is not None]
+    return sum(known) if len(known) == len(figures) else None
+
+
+def _holds_at_most(reading: MemoryReading, most_bytes: int) -> bool:
+    """True as well where the driver does not say: to wait would tell nothing."""
+    return reading.held_bytes is None or reading.held_bytes <= most_bytes
 
 
 def _card(device: Device) -> DeviceMemory | None:

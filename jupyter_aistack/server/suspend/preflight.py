@@ -13,6 +13,16 @@ from typing import Any
 from jupyter_aistack.core.model.device_state import SuspendMethod
 from jupyter_aistack.providers.nvidia.checkpoint.inspection import Process
 
+NOT_PROFILED = (
+    "and the driver cannot suspend what is profiled (NVIDIA/cuda-checkpoint#15)"
+)
+UNASKED = (
+    ("managed", "managed memory"),
+    ("nccl", "NCCL"),
+    ("cupti", "a profiler"),
+)
+"""What libraries may mean in a process that no agent speaks for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreflightReport:
@@ -78,17 +88,18 @@ def _against_processes(facts: PreflightReport) -> str:
 
 
 def _uses_cuda(facts: PreflightReport) -> bool:
-    """Whether a process has started CUDA, or has its library mapped and cannot be asked
-    whether it has.
+    """Whether a process that the driver does not list has started CUDA, or has its
+    library mapped and cannot be asked whether it has.
     """
+    unlisted = [process for process in facts.processes if not process.is_listed]
     mapped = {
-        process.pid
-        for process in facts.processes
-        if process.uses and "cuda" in process.uses
+        process.pid for process in unlisted if process.uses and "cuda" in process.uses
     }
+    is_root_unlisted = any(process.pid == facts.root_pid for process in unlisted)
     if facts.report is not None and facts.root_pid is not None:
         mapped.discard(facts.root_pid)
-        return bool(facts.report.get("cuda")) or bool(mapped)
+        has_started = is_root_unlisted and bool(facts.report.get("cuda"))
+        return has_started or bool(mapped)
     return bool(mapped)
 
 
@@ -103,7 +114,23 @@ def _against_contents(facts: PreflightReport) -> str:
             return "NCCL has a communicator in it: its peers would hang (NVIDIA/cuda-checkpoint#30)"
         if report.get("ipc"):
             return "it shares GPU memory with another process, which the driver cannot suspend"
-    return _against_libraries(facts)
+    return _against_profilers(facts) or _against_libraries(facts)
+
+
+def _against_profilers(facts: PreflightReport) -> str:
+    """Profilers: the driver's checkpoint does not work beside them
+    (NVIDIA/cuda-checkpoint#15).
+    """
+    report = facts.report or {}
+    for process in facts.processes:
+        uses = process.uses or ()
+        if process.has_context and "profiler" in uses:
+            return f"Nsight profiles its process {process.pid}, {NOT_PROFILED}"
+        is_root = facts.report is not None and process.pid == facts.root_pid
+        if is_root and "cupti" in uses and not report.get("links_cupti"):
+            return f"its process {process.pid} uses CUPTI, {NOT_PROFILED}"
+    profiler = report.get("profiler")
+    return f"{profiler} runs in it, {NOT_PROFILED}" if profiler else ""
 
 
 def _against_libraries(facts: PreflightReport) -> str:
@@ -114,7 +141,7 @@ def _against_libraries(facts: PreflightReport) -> str:
         has_agent = facts.report is not None and process.pid == facts.root_pid
         if has_agent or not process.has_context:
             continue
-        for meaning, what in (("managed", "managed memory"), ("nccl", "NCCL")):
+        for meaning, what in UNASKED:
             if process.uses and meaning in process.uses:
                 return f"its process {process.pid} may use {what}, and no agent can be asked"
     return ""

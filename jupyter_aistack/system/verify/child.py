@@ -22,7 +22,7 @@ from jupyter_aistack.core.enforcement.verification import (
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.system.runtimes import installed_visibilities
 
-CHILD_SECONDS = 15.0
+CHILD_SECONDS = 45.0
 """How long the child may take. It gives a driver up before that; the rest is for its
 start on a busy host.
 """

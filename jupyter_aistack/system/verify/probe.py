@@ -19,15 +19,24 @@ import os
 import select
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-DRIVER_SECONDS = 8.0
+DRIVER_SECONDS = 30.0
+"""How long a driver may take to start. Without persistence the first start takes up to
+seven seconds on a host of eight GPUs, a server of MPS comes on top, and many slices may
+be granted at once.
+"""
+PASSING_SECONDS = 10.0
+"""How long it goes on asking a driver whose refusal passes."""
+RETRY_SECONDS = 0.2
 HOLD_SECONDS = 10.0
 """The longest it keeps its contexts."""
 
 RELEASE_SECONDS = 0.5
+_UNTIL = "--until="
 NOTHING = {
     "visible": None,
     "memory_total": None,
@@ -70,9 +79,12 @@ def _ask(probes: Sequence[ModuleType], devices: dict[str, Any]) -> None:
 def _combined(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The devices of all vendors that answer; where none does, the reasons."""
     known = [answer for answer in answers if "problem" not in answer]
+    passes = any(answer.get("passes") for answer in answers)
     if not known:
-        return {"problem": "; ".join(answer["problem"] for answer in answers)}
+        reasons = "; ".join(answer["problem"] for answer in answers)
+        return {"problem": reasons, "passes": passes}
     return {
+        "passes": passes,
         "visible": [uuid for answer in known for uuid in answer["visible"]],
         "memory_total": sum(answer["memory_total"] for answer in known),
         "memory_free": sum(answer["memory_free"] for answer in known),
@@ -95,12 +107,31 @@ def _release(probes: Sequence[ModuleType]) -> None:
         probe.release()
 
 
+def _ask_again(arguments: Sequence[str]) -> None:
+    """Begin anew in a moment, as the same process, unless that has gone on for too
+    long: a driver that failed to start is not started again in one program.
+    """
+    given = [word for word in arguments if word.startswith(_UNTIL)]
+    until = time.monotonic() + PASSING_SECONDS
+    if given:
+        until = float(given[0][len(_UNTIL) :])
+    if time.monotonic() > until:
+        return
+    time.sleep(RETRY_SECONDS)
+    rest = [word for word in arguments if word not in given]
+    again = [__file__, f"{_UNTIL}{until}", *rest]
+    os.execv(sys.executable, [sys.executable, "-I", "-S", *again])
+
+
 def main(arguments: Sequence[str]) -> None:
     """Print the report, stay until input ends where asked to, and exit without waiting
     for a driver that hangs.
     """
-    probes = [_load(path) for path in arguments if path != "--hold"]
-    print(json.dumps(report(probes)), flush=True)
+    probes = [_load(path) for path in arguments if not path.startswith("--")]
+    seen = report(probes)
+    if seen.pop("passes", False):
+        _ask_again(arguments)
+    print(json.dumps(seen), flush=True)
     if "--hold" in arguments:
         select.select([sys.stdin], [], [], HOLD_SECONDS)
     leaving = threading.Thread(target=_release, args=(probes,), daemon=True)

@@ -349,3 +349,14 @@ def test_a_room_gives_no_more_than_it_has_and_what_is_given_back_is_free_again(
     for slices in held:
         room.release(slices)
     assert all(room.share(device.id) == 1 for device in devices)
+
+
+def test_a_share_too_small_for_a_process_goes_to_a_larger_device() -> None:
+    small = gpu(0, 16, least_share_bytes=GIB)
+    why = unplaced("gpu:1/32", box(small))
+    assert why.never == "Unsatisfiable"
+    assert "a share of a GPU needs at least 1.0 GiB here" in why.reason
+    assert "needs at least 1.0 GiB" in unplaced("gpu:512MiB", box(small)).reason
+    assert placed("gpu:1/16", box(small))[0].memory_bytes == GIB
+    large = gpu(1, 80, least_share_bytes=GIB)
+    assert placed("gpu:1/32", box(small, large))[0].device_id == "GPU-1"

@@ -26,6 +26,7 @@ HIDDEN = {
     "Device": {
         "processes",
         "free_bytes",
+        "least_share_bytes",
         "own_memory_bytes",
         "health",
         "used_bytes",

@@ -82,7 +82,7 @@ class Stand:
             "CUDA_VISIBLE_DEVICES": GPU,
             "CUDA_MPS_PIPE_DIRECTORY": str(held.directory),
             "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(held.limit.percent),
-            "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": f"{GPU}={held.limit.mib}M",
+            "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": f"0={held.limit.mib}M",
         }
         return stub_mps.client_view({**given, **environment}, self.script)
 
@@ -107,3 +107,21 @@ class Stand:
             running = DaemonRecords(DaemonPaths(record.parent)).running()
             if running is not None and is_alive(running.pid, running.started_at):
                 os.kill(running.pid, signal.SIGKILL)
+        for pid in self.servers():
+            os.kill(pid, signal.SIGKILL)
+
+    def servers(self) -> list[int]:
+        """The processes of servers that were started here and still run, in the order
+        of their start.
+        """
+        started = self.folder / "servers"
+        pids = map(int, started.read_text().split() if started.exists() else ())
+        return [pid for pid in pids if self._is_server(pid)]
+
+    def _is_server(self, pid: int) -> bool:
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            return False
+        # The number may be another process's by now; a zombie has no environment.
+        return os.fsencode(self.environment["STUB_MPS"]) in environment

@@ -1,9 +1,12 @@
 """A stand-in for ``nvidia-cuda-mps-control`` that speaks both of its text protocols,
 with failures to order.
 
-It is the control program and the daemon, as the real one is. What the "driver" has is
-read anew for every question from
-the JSON file that ``STUB_MPS`` names:
+It is the control program and the daemon, as the real one is; its server is a child
+process, which outlives a daemon that is killed. Protocol 2 answers as the real program
+(555.58.02) does: a refusal ends with status 0, and each question is written to
+control.log. ``tests/providers/nvidia/mps/test_program_contract.py`` holds it against
+that. What the "driver" has is read anew for every question from the JSON file that
+``STUB_MPS`` names:
 
 ``gpus``: {uuid: {"multiprocessors", "mib"}}, the GPUs that are there
 ``protocols``: the highest protocol it knows (3)
@@ -12,9 +15,14 @@ the JSON file that ``STUB_MPS`` names:
 ``fault``: true has the server in FAULT for as long as somebody is connected
 ``hang``: true has the daemon take questions and give no answer
 ``refuse_start``: a text has the daemon not start, for that reason
-``ignore_limits``: true has limits be taken, and not kept
-``polite``: true has refusals end with status 0, and only say so
-``kill_server``: the process id of a daemon whose server has died
+``server_fails``: a list of texts has each server end with status 1 as it starts, and
+write these lines to server.log (mostly none)
+``server_fails_in``: the protocol in which each server ends so
+``ignore_limits``: true has limits be taken, and not kept; "memory" those of memory
+``polite``: true has refusals of protocol 3 end with status 0, and only say so
+``kill_server``: the process id of a daemon whose server is to die
+``server_outlives``: true has the server go on when its daemon quits
+``sm_unit``: multiprocessors are granted in such units (2)
 ``speaks``: the protocol a daemon speaks whatever it is started with (a foreign one that
 is there already)
 
@@ -121,6 +129,7 @@ class Daemon:
         )
         self.logs = os.environ["CUDA_MPS_LOG_DIRECTORY"]
         self.percent, self.limits, self.server, self.looks = 100.0, {}, None, 0
+        self.server_percent, self.server_limits = 100.0, {}
         self.namespaces, self.terminated = {}, []
 
     def log(self, text):
@@ -149,23 +158,40 @@ class Daemon:
                     waiting.append(line.dup())
                     continue
                 code, text = self.answer(words)
+                if words == ["quit"] and self.clients():
+                    waiting.append(line.dup())  # it waits until they have gone
+                    continue
                 line.sendall(f"{code}{text}".encode())
-            if words in (["quit"], ["-q"]):
+            if words[0] in ("quit", "-q"):
+                if not self.script.get("server_outlives"):
+                    self.end_server()
+                os.unlink(f"{self.pipes}/nvidia-cuda-mps-control.pid")
                 os._exit(0)
 
     def answer(self, words):
         import json
 
         self.script = told()
-        self.log(f"command: {' '.join(words)}")
         if words == ["dump"]:
             return 0, json.dumps(vars(self), default=str)
         if words[:1] == ["connect"]:
             return 0, json.dumps(self.connect(*words[1:]))
+        for text in ("Accepting connection...", "NEW UI", f"Cmd:{' '.join(words)}"):
+            self.log(text)
+        code, text = self.answer_in_protocol(words)
+        for line in text.splitlines():
+            self.log(line)
+        self.log("UI closed")
+        return code, text
+
+    def answer_in_protocol(self, words):
+        if self.protocol == 2:
+            try:
+                return 0, self.answer_2(*words)
+            except (AttributeError, TypeError):
+                return 0, f'Unknown command "{words[0]}"\n'
         try:
-            return 0, (
-                self.answer_2(*words) if self.protocol == 2 else self.answer_3(*words)
-            )
+            return 0, self.answer_3(*words)
         except (KeyError, AttributeError, TypeError, ValueError) as error:
             return int(
                 not self.script.get("polite")
@@ -174,21 +200,49 @@ class Daemon:
     # -- the server --------------------------------------------------------------------
 
     def start_server(self):
-        self.server, self.looks = os.getpid() + 1, 0
-        present = self.gpu in self.script["gpus"]
+        import time
+
+        lines = self.script.get("server_fails")
+        if self.script.get("server_fails_in") == self.protocol:
+            lines = []
+        if lines is None and self.gpu not in self.script["gpus"]:
+            lines = ["no CUDA-capable device is detected"]
+        pid = os.fork()
+        if pid == 0:
+            serve_clients(fails=lines is not None)
+        remember(pid)
+        self.log(f"Starting new server {pid} for user {os.getuid()}")
         with open(f"{self.logs}/server.log", "a") as file:
-            text = (
-                "Server has started"
-                if present
-                else "no CUDA-capable device is detected"
-            )
-            file.write(f"[2026-04-28 18:20:41.704 Server {self.server}] {text}\n")
+            for text in ["Server has started"] if lines is None else lines:
+                file.write(f"[2026-04-28 18:20:41.704 Server {pid}] {text}\n")
+        if lines is None:
+            self.server, self.looks = pid, 0
+            self.server_percent, self.server_limits = self.percent, {**self.limits}
+            self.log(f"NEW SERVER {pid}: Ready")
+            return
+        while not self.is_over(pid):
+            time.sleep(0.002)
+        self.log(f"Server {pid} exited with status 1")
+        self.log("Removed Shm file at ")
+
+    def end_server(self):
+        import signal
+
+        if self.server is not None:
+            os.kill(self.server, signal.SIGKILL)
+            os.waitpid(self.server, 0)
+            self.server = None
+
+    def is_over(self, pid):
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
 
     def status(self):
         """None when the server has gone."""
         if self.script.get("kill_server") == os.getpid():
+            self.end_server()
+        if self.server is not None and self.is_over(self.server):
             self.server = None
-        if self.server is None or self.gpu not in self.script["gpus"]:
+        if self.server is None:
             return None
         self.looks += 1
         if self.script.get("fault") and self.script.get("clients"):
@@ -226,17 +280,24 @@ class Daemon:
     def answer_2(self, verb, *given):
         return getattr(self, f"do_{verb}")(*given)
 
+    def refusal(self, pid):
+        """What is answered where a server is named that is not there."""
+        self.status()
+        is_there = pid.isdigit() and int(pid) == self.server
+        return "" if is_there else f"Server {pid} not found\n"
+
     def do_get_default_active_thread_percentage(self):
-        return f"{100.0 if self.script.get('ignore_limits') else self.percent}\n"
+        return f"{self.percent}\n"
 
     def do_get_server_list(self):
         return f"{self.server}\n" if self.status() else ""
 
     def do_get_server_status(self, pid):
-        return f"{self.status()}\n"
+        return self.refusal(pid) or f"{self.status()}\n"
 
     def do_get_client_list(self, pid):
-        return "".join(f"{client}\n" for client, _ in self.clients())
+        listed = "".join(f"{client}\n" for client, _ in self.clients())
+        return self.refusal(pid) or listed
 
     def do_start_server(self, flag, uid):
         assert flag == "-uid"
@@ -244,24 +305,41 @@ class Daemon:
         return ""
 
     def do_set_default_active_thread_percentage(self, percent):
-        self.percent = float(percent)
-        return f"{percent}\n"
+        if not 0 < float(percent) <= 100:
+            self.log("Invalid percentage, expected between (0.0, 100.0]")
+        elif self.script.get("ignore_limits") is not True:
+            self.percent = float(percent)
+        return f"{self.percent}\n"
 
     def do_set_active_thread_percentage(self, pid, percent):
-        return self.do_set_default_active_thread_percentage(percent)
+        if refusal := self.refusal(pid):
+            return refusal
+        self.server_percent = float(percent)
+        return f"{self.server_percent}\n"
 
     def do_set_default_device_pinned_mem_limit(self, device, limit):
-        self.limits[device] = limit  # not looked at, as the real one does not
+        if not self.script.get("ignore_limits"):
+            # Without a word also for rubbish, and for a name: it is no number, and
+            # takes the limit of device 0 away.
+            self.limits[ordinal(device)] = mib(limit) if device.isdigit() else None
         return ""
 
+    def do_get_default_device_pinned_mem_limit(self, device):
+        return shown(self.limits.get(ordinal(device)))
+
     def do_set_device_pinned_mem_limit(self, pid, device, limit):
-        return self.do_set_default_device_pinned_mem_limit(device, limit)
+        if refusal := self.refusal(pid):
+            return refusal
+        self.server_limits[ordinal(device)] = mib(limit)
+        return ""
 
     def do_terminate_client(self, server, client):
+        if refusal := self.refusal(server):
+            return f"{refusal}{refusal.rstrip()}!\n1\n"
         self.terminated.append(int(client))
         return ""
 
-    def do_quit(self):
+    def do_quit(self, flag="", seconds=""):
         return ""
 
     # -- protocol 3 --------------------------------------------------------------------
@@ -353,19 +431,22 @@ class Daemon:
         """What a process gets here: (multiprocessors, MiB)."""
         gpu = self.script["gpus"][self.gpu]
         own = self.namespaces.get(namespace or "default")
-        most = own["percent"] if self.protocol == 3 else self.percent
-        limit = own["pinned"] if self.protocol == 3 else self.limits.get("0")
+        most = own["percent"] if self.protocol == 3 else self.server_percent
+        limit = (
+            mib(own["pinned"]) if self.protocol == 3 else self.server_limits.get("0")
+        )
         if self.protocol == 2 and percent:
             most = min(most, float(percent))
-        pairs = gpu["multiprocessors"] * (most or 100) / 200
-        share = 2 * int(pairs if self.protocol == 3 else -(-pairs // 1))
+        unit = self.script.get("sm_unit", 2)
+        units = gpu["multiprocessors"] * (most or 100) / 100 / unit
+        rounded = int(units if self.protocol == 3 else -(-units // 1))
+        share = min(gpu["multiprocessors"], unit * rounded)
         entries = dict(entry.split("=") for entry in limits.split(",") if entry)
-        if not set(entries) <= {visible, "0"}:
-            return share, gpu[
-                "mib"
-            ]  # one entry for what is not visible, and no limit holds
-        sizes = [mib(text) for text in (limit, *entries.values()) if text]
-        return share, min([*sizes, gpu["mib"]])
+        known = {visible, "0"} if self.protocol == 3 else {"0"}
+        if not set(entries) <= known:
+            return share, gpu["mib"]  # an entry it does not know, and no limit holds
+        sizes = [limit, *map(mib, entries.values())]
+        return share, min([size for size in sizes if size], default=gpu["mib"])
 
 
 def check_name(name):
@@ -373,8 +454,38 @@ def check_name(name):
         raise ValueError("lowercase letters, digits and underscores")
 
 
+def serve_clients(fails):
+    """The server's process: it is there until a signal ends it."""
+    if fails:
+        os._exit(1)
+    os.execv("/bin/sleep", ["nvidia-cuda-mps-server", str(LIFE_SECONDS)])
+
+
+def remember(pid):
+    """Tell tests which servers were started."""
+    with open(
+        os.path.join(os.path.dirname(os.environ["STUB_MPS"]), "servers"), "a"
+    ) as file:
+        file.write(f"{pid}\n")
+
+
+def ordinal(device):
+    """The number at the beginning of a text, as C reads it: 0 where there is none."""
+    return device if device.isdigit() else "0"
+
+
 def mib(text):
-    return int(text[:-1]) * {"M": 1, "G": 1024}[text[-1]]
+    """MiB of a limit; None for no limit."""
+    units = {"M": 1, "G": 1024}
+    is_limit = text is not None and text[:-1].isdigit() and text[-1:] in units
+    return int(text[:-1]) * units[text[-1]] or None if is_limit else None
+
+
+def shown(limit):
+    """A limit as the daemon tells it: rounded down to the largest unit."""
+    if limit is None:
+        return ""
+    return f"{limit // 1024}G\n" if limit >= 1024 else f"{limit}M\n"
 
 
 def client_view(environment, script):

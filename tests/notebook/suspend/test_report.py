@@ -75,6 +75,19 @@ def test_memory_shared_with_another_process_is_told_from_that_of_the_host(
     assert reports.shares_memory()
 
 
+def test_a_profiler_is_reported_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    assert reports.profiler() == ""
+    with torch.autograd.profiler.profile():
+        assert reports.report({"cuda"})["profiler"] == "torch.profiler"
+    assert reports.profiler() == ""
+    session = types.SimpleNamespace(profile_session=object())
+    module(monkeypatch, "jax._src.profiler", _profile_state=session)
+    assert reports.profiler() == "jax.profiler"
+    session.profile_session = None
+    assert reports.profiler() == ""
+
+
 def test_a_report_of_a_plain_process_finds_nothing() -> None:
     result = reports.report({"cuda"})
     assert (

@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jupyter_aistack.providers.nvidia.capability_probe import known_protocols
+from jupyter_aistack.providers.nvidia.capability_probe import (
+    CapabilityProbe,
+    known_protocols,
+)
+from jupyter_aistack.providers.nvidia.dmem import DmemClient
+from jupyter_aistack.providers.nvidia.mps import MPSManager
+from jupyter_aistack.providers.nvidia.nvml import NVML
 from tests.fakes.mps.host import Stand
+
+
+def test_windows_subsystem_has_no_mps(tmp_path: Path) -> None:
+    release = tmp_path / "osrelease"
+    manager = MPSManager(root=lambda: tmp_path, interval=None)
+    probe = CapabilityProbe(NVML(), manager, DmemClient(), release=release)
+    release.write_text("5.15.167.4-microsoft-standard-WSL2\n")
+    assert "Windows Subsystem" in probe.refusal()
+    release.write_text("6.1.0-30-amd64\n")
+    assert probe.refusal() == ""
 
 
 def test_the_control_program_tells_what_it_speaks(stand: Stand, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from jupyter_aistack.providers.nvidia.visibility import VISIBILITY
 
 UUID = "11111111-1111-1111-1111-111111111111"
 OTHER = "abababab-abab-abab-abab-abababababab"
+CONTEXT = 426 << 20
 CODE = "import json, runpy, sys; print(json.dumps(runpy.run_path(sys.argv[1])['ask_devices']()))"
 
 
@@ -40,7 +42,7 @@ def test_devices_are_told_as_the_process_sees_them(driver: str) -> None:
     assert see(LD_LIBRARY_PATH=driver) == {
         "visible": [f"GPU-{UUID}", f"GPU-{OTHER}"],
         "memory_total": 40 << 30,
-        "memory_free": 40 << 30,
+        "memory_free": (40 << 30) - 2 * CONTEXT,
         "multiprocessors": 132,
     }
 
@@ -56,4 +58,15 @@ def test_no_device_is_an_answer(driver: str) -> None:
 
 def test_driver_that_fails_is_no_answer(driver: str) -> None:
     answer = see(LD_LIBRARY_PATH=driver, FAKE_CUDA="broken")
-    assert answer == {"problem": "cuInit failed: unknown error (999)"}
+    assert answer == {"problem": "cuInit failed: unknown error (999)", "passes": False}
+
+
+def test_a_server_that_is_not_ready_yet_passes(driver: str, tmp_path: Path) -> None:
+    (tmp_path / "starting").touch()
+    given = {
+        "LD_LIBRARY_PATH": driver,
+        "FAKE_CUDA_NOT_READY": str(tmp_path / "starting"),
+    }
+    answer = see(**given)
+    assert answer == {"problem": "cuInit failed: unknown error (807)", "passes": True}
+    assert "visible" in see(**given)

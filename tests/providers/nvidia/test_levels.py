@@ -63,7 +63,7 @@ def test_each_level_is_reached_with_what_it_needs_and_tells_of_those_above() -> 
         (
             {"compute_mode": ComputeMode.PROHIBITED},
             "L0",
-            "its compute mode is PROHIBITED",
+            "it is in compute mode PROHIBITED",
         ),
         (
             {"foreign": "process 7 of bob"},

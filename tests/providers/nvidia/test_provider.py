@@ -52,6 +52,7 @@ def test_one_gpu_is_described(fake_nvml) -> None:
             memory_bytes=H200_BYTES,
             multiprocessors=132,
             vendor="nvidia",
+            least_share_bytes=GIB,
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -42,9 +43,9 @@ def test_a_host_is_as_ready_as_its_driver_and_its_gpus(
     clock, tried = ManualClock(), list[str]()
     results = Results(tmp_path / "deep" / "tested.json", clock)
 
-    def test(uuid: str, client: CheckpointClient, held: selftest.Held) -> str:
+    def test(uuid: str, client: CheckpointClient, measure: selftest.Measure) -> str:
         tried.append(uuid)
-        assert held(os.getpid()) == 0, "it is not on the GPU"
+        assert measure(os.getpid()).held_bytes == 0, "it is not on the GPU"
         return answers[uuid]
 
     def ready(
@@ -56,6 +57,7 @@ def test_a_host_is_as_ready_as_its_driver_and_its_gpus(
             results,
             lambda: version,
             test,
+            lambda uuid, measure: None,
         )
         return result.tier, result.why
 
@@ -79,6 +81,35 @@ def test_a_host_is_as_ready_as_its_driver_and_its_gpus(
     tried.clear()
     assert ready() == (SuspendMethod.CHECKPOINT, "")
     assert tried == ["GPU-a", "GPU-b"]
+
+
+def test_what_nvml_lists_with_nothing_is_told_from_what_it_keeps_back(
+    helper: Make, states: Path, tmp_path: Path
+) -> None:
+    gpu, seen = FakeGPU(states), list[int | None]()
+    gpu.held = {1: 5, 2: 0}
+
+    def test(uuid: str, client: CheckpointClient, measure: selftest.Measure) -> str:
+        if uuid == "GPU-a":
+            seen.extend(measure(pid).held_bytes for pid in (1, 2, 3))
+            states.write_text(json.dumps({"1": "checkpointed"}))
+            gpu.stuck = None
+            seen.append(measure(1).held_bytes)
+        return ""
+
+    results = Results(tmp_path / "tested.json")
+    measured = {"GPU-a": 400, "GPU-b": 500}
+    capability = find_out(
+        broker(gpu),
+        helper(),
+        results,
+        lambda: "580.126.09",
+        test,
+        lambda uuid, measure: measured[uuid],
+    )
+    assert seen == [5, 0, 0, None]
+    assert capability.context_bytes == 500
+    assert results.context_bytes("580.126.09", "GPU a") == 400
 
 
 def test_without_a_gpu_or_with_simulated_ones_nothing_is_tried(

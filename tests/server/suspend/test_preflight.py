@@ -73,6 +73,22 @@ def test_a_plain_kernel_on_its_own_gpu_may_be_moved() -> None:
             "process 8 may use managed memory",
         ),
         (
+            report_of(report={**CLEAN, "profiler": "torch.profiler"}),
+            "torch.profiler runs in it, and the driver cannot suspend what is profiled",
+        ),
+        (
+            report_of(root=Process(pid=7, has_context=True, uses=frozenset({"cupti"}))),
+            "process 7 uses CUPTI",
+        ),
+        (
+            report_of(Process(pid=8, has_context=True, uses=frozenset({"profiler"}))),
+            "Nsight profiles its process 8",
+        ),
+        (
+            report_of(Process(pid=8, has_context=True, uses=frozenset({"cupti"}))),
+            "process 8 may use a profiler, and no agent can be asked",
+        ),
+        (
             report_of(tier=SuspendMethod.OFF, why_tier="no GPU"),
             "nothing is suspended on this host: no GPU",
         ),
@@ -110,6 +126,21 @@ def test_cuda_that_the_driver_does_not_list_is_somewhere_else() -> None:
     ), "nobody says that it has not"
 
 
+def test_cupti_that_a_framework_brings_along_says_nothing() -> None:
+    root = Process(pid=7, has_context=True, uses=frozenset({"cuda", "cupti"}))
+    with_torch = {**CLEAN, "links_cupti": True}
+    assert why_not(report_of(root=root, report=with_torch)) == ""
+
+
+def test_a_process_that_is_listed_with_nothing_stands_in_nobodys_way() -> None:
+    child = Process(pid=8, is_listed=True, uses=frozenset({"cuda", "nccl"}))
+    assert why_not(report_of(child)) == ""
+    assert report_of(child).contexts == (7,)
+    alone = Process(pid=7, is_listed=True, uses=frozenset({"cuda"}))
+    assert why_not(report_of(root=alone)) == ""
+    assert why_not(report_of(root=alone, report=None)) == ""
+
+
 def test_registered_objects_and_simulated_devices_may_be_moved_without_the_driver() -> (
     None
 ):
@@ -128,7 +159,11 @@ def test_registered_objects_and_simulated_devices_may_be_moved_without_the_drive
 def test_a_real_process_is_looked_at(process: subprocess.Popen[str]) -> None:
     (seen,) = inspect_processes([process.pid, 2**22 + 1], [process.pid])
     assert seen == Process(
-        pid=process.pid, has_context=True, uses=frozenset({"cuda"}), is_mps_client=True
+        pid=process.pid,
+        is_listed=True,
+        has_context=True,
+        uses=frozenset({"cuda"}),
+        is_mps_client=True,
     )
     (own,) = inspect_processes([os.getpid()], [])
     assert (own.is_own, own.has_context, own.is_mps_client) == (True, False, False)
@@ -150,6 +185,11 @@ def test_libraries_are_told_by_their_files(tmp_path: Path) -> None:
         "7f00-7f01 r-xp 00000000 08:01 1 /venv/bitsandbytes/libbitsandbytes_cuda124.so\n"
     )
     assert libraries(maps) == {"nccl", "managed"}
+    maps.write_text(
+        "7f00-7f01 r-xp 00000000 08:01 1 /venv/nvidia/cuda_cupti/lib/libcupti.so.12\n"
+        "7f00-7f01 r-xp 00000000 08:01 1 /opt/nsys/target/libToolsInjection64.so\n"
+    )
+    assert libraries(maps) == {"cupti", "profiler"}
     assert libraries(tmp_path / "none") is None
 
 

@@ -5,6 +5,7 @@ never ends it amid a question.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jupyter_aistack.exceptions import CheckpointFailed
+from jupyter_aistack.providers.nvidia.visibility import VISIBILITY
+
+from .refusals import CheckpointRefusal, refusal_named
 
 COMMAND = (sys.executable, "-m", "jupyter_aistack.providers.nvidia.checkpoint.helper")
 
@@ -72,9 +76,10 @@ class CheckpointClient:
             lock_seconds: how long the work that each has submitted may take to end.
 
         Raises:
-            CheckpointFailed: with ``step`` and the ``state`` that it has left the
-                processes in; running means that all is as before. Where the helper
-                ended over it there is ``helper_ended``.
+            CheckpointFailed: with ``step``, the ``code`` of why
+                (:class:`~.refusals.CheckpointRefusal`) and the ``state`` that it has
+                left the processes in; running means that all is as before. Where the
+                helper ended over it there is ``helper_ended``.
         """
         return self._ask({"op": "suspend", "pids": pids, "lock_seconds": lock_seconds})
 
@@ -83,7 +88,7 @@ class CheckpointClient:
         be tried again.
 
         Raises:
-            CheckpointFailed: with ``step`` and ``state``; anything but running or
+            CheckpointFailed: with ``step``, ``code`` and ``state``; anything but running or
                 checkpointed means that it is lost.
         """
         return self._ask({"op": "resume", "pids": pids})
@@ -105,6 +110,7 @@ class CheckpointClient:
             facts = {
                 "step": answer.get("step", ""),
                 "state": answer.get("state", "unknown"),
+                "code": refusal_named(answer.get("code")),
             }
             raise CheckpointFailed(str(answer.get("message") or "") or None, **facts)
         return CheckpointReply(
@@ -127,7 +133,11 @@ class CheckpointClient:
             code = self._end(process)
             message = f"the checkpoint helper ended ({code}) during {operation}; ask for the state before going on"
             raise CheckpointFailed(
-                message, step=operation, state="unknown", helper_ended=True
+                message,
+                step=operation,
+                state="unknown",
+                code=CheckpointRefusal.OTHER,
+                helper_ended=True,
             ) from error
         return answer if isinstance(answer, dict) else {}
 
@@ -141,6 +151,8 @@ class CheckpointClient:
                 stdout=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
+                # A client of MPS can neither checkpoint others nor restore them.
+                env={**os.environ, **VISIBILITY.detached},
             )
         return self._process
 

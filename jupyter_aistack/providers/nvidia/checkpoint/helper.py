@@ -13,8 +13,11 @@ Reads one JSON object per line, answers with an object::
     {"id": 5, "op": "suspend", "pids": [7, 8], …}                   several move together: all, or none
     anything that fails                                            {"id": 5, "ok": false, "step": "lock", "state":
                                                                     "running",
+                                                                    "code": "not_ready",
                                                                     "message": …,
                                                                     "seconds": …}
+
+A process without a context has nothing to move: among several it is passed over.
 
 It is a process of its own since the driver's calls may block, and since starting CUDA
 for each call takes seconds. It holds no context. It ends when its input does, never in
@@ -31,6 +34,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO, Any, Protocol
+
+from .refusals import CheckpointRefusal, refusal_of
 
 JSON = dict[str, Any]
 FAILED = "failed"
@@ -118,6 +123,7 @@ class Helper:
                 "ok": False,
                 "step": step,
                 "state": state,
+                "code": refusal_of(error).value,
                 "message": message,
             } | {"seconds": seconds}
         return {"id": question.get("id"), "ok": True, **result}
@@ -131,10 +137,11 @@ class Helper:
         self._start_once()
         if operation == "probe":
             return {}
-        targets = self._targets(question)
+        targets: Sequence[CheckpointTarget] = self._targets(question)
         timed = _Timed(seconds, steps)
         if operation == "suspend":
-            _suspend(targets, float(question.get("lock_seconds", 5.0)), timed)
+            lock_seconds = float(question.get("lock_seconds", 5.0))
+            targets = _suspend(targets, lock_seconds, timed)
         elif operation == "resume":
             _resume(targets, timed)
         return {"state": _state_of(targets), "seconds": seconds}
@@ -181,38 +188,74 @@ def _state_of(targets: Sequence[CheckpointTarget]) -> str:
     """The state they share; failed when one of them is, mixed when they differ
     otherwise.
     """
-    states = {target.state for target in targets}
+    states = {target.state for target in _with_context(targets)}
     if len(states) == 1:
         return states.pop()
     return FAILED if FAILED in states else MIXED
 
 
+def _with_context(targets: Sequence[CheckpointTarget]) -> Sequence[CheckpointTarget]:
+    """Those of the processes that have a context; all of them where none has."""
+    return [target for target in targets if _has_context(target)] or targets
+
+
+def _has_context(target: CheckpointTarget) -> bool:
+    try:
+        _ = target.state
+    except Exception as error:
+        return refusal_of(error) is not CheckpointRefusal.NOT_INITIALIZED
+    return True
+
+
 def _suspend(
     targets: Sequence[CheckpointTarget], lock_seconds: float, timed: _Timed
-) -> None:
-    """From wherever they are to checkpointed. Where a process cannot be, all go on; all
-    are locked before any is copied.
+) -> Sequence[CheckpointTarget]:
+    """From wherever they are to checkpointed; those that have moved. Where a process
+    cannot be, all go on; all are locked before any is copied.
     """
     if lock_seconds <= 0:
         raise ValueError(
             "lock_seconds: must be above 0; without an end a busy process would hold up all others"
         )
     try:
-        for target in targets:
-            if target.state == "running":
-                timed("lock", partial(target.lock, max(1, int(lock_seconds * 1000))))
-        for target in targets:
+        locked = _lock_all(targets, max(1, int(lock_seconds * 1000)), timed)
+        for target in locked:
             if target.state == "locked":
                 timed("checkpoint", target.checkpoint)
     except Exception:
         _undo(targets)
         raise
+    return locked
+
+
+def _lock_all(
+    targets: Sequence[CheckpointTarget], lock_ms: int, timed: _Timed
+) -> Sequence[CheckpointTarget]:
+    """Lock those that run; returns the targets without those that have no context, as
+    long as one has.
+    """
+    locked: list[CheckpointTarget] = []
+    without_context: Exception | None = None
+    for target in targets:
+        try:
+            if target.state == "running":
+                timed("lock", partial(target.lock, lock_ms))
+        except Exception as error:
+            if refusal_of(error) is not CheckpointRefusal.NOT_INITIALIZED:
+                raise
+            without_context = error
+        else:
+            locked.append(target)
+    if without_context is not None and not locked:
+        raise without_context
+    return locked
 
 
 def _undo(targets: Sequence[CheckpointTarget]) -> None:
     """Let all of them go on: a failed process among them stays as it is, and so do
     those that cannot be helped then.
     """
+    targets = _with_context(targets)
     for target in targets:
         if target.state == "checkpointed":
             target.restore()
@@ -225,6 +268,7 @@ def _resume(targets: Sequence[CheckpointTarget], timed: _Timed) -> None:
     """From wherever they are to running. What fails to be restored stays as it is: it
     cannot be tried again.
     """
+    targets = _with_context(targets)
     for target in targets:
         if target.state == "checkpointed":
             timed("restore", target.restore)

@@ -5,8 +5,8 @@ they use, and whether they are clients of an MPS server.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jupyter_aistack.system.pid_namespace import exists
@@ -22,9 +22,14 @@ LIBRARIES = {
     "libcudf.so": "managed",
     "librmm.so": "managed",
     "libbitsandbytes": "managed",
+    "libToolsInjection": "profiler",
+    "libcuinj64": "profiler",
+    "libcupti": "cupti",
 }
 """What a mapped library may mean. Each process of CUDA opens /dev/nvidia-uvm, so open
-files tell nothing.
+files tell nothing. Nsight Systems and Compute inject theirs
+(``libToolsInjection64.so``, ``libcuinj64.so``). CUPTI alone says little: torch is linked
+with it (pytorch#157381) and JAX loads it, so that it is mapped wherever they are.
 """
 
 
@@ -35,13 +40,15 @@ class Process:
     Attributes:
         pid: its id.
         is_own: it runs as this server's user.
-        has_context: the driver lists it on a device.
+        is_listed: the driver lists it on a device.
+        has_context: it holds memory there, or may.
         uses: of `LIBRARIES`, what is mapped; None where that cannot be read.
         is_mps_client: its environment names an MPS server.
     """
 
     pid: int
     is_own: bool = True
+    is_listed: bool = False
     has_context: bool = False
     uses: frozenset[str] | None = frozenset()
     is_mps_client: bool = False
@@ -49,29 +56,32 @@ class Process:
 
 def inspect_processes(
     pids: Iterable[int],
-    contexts: Iterable[int],
+    contexts: Collection[int],
+    *,
+    listed: Collection[int] = (),
     proc: Path = Path("/proc"),
     exists: Callable[[int], bool] = exists,
 ) -> tuple[Process, ...]:
-    """The processes `pids`, of which the driver lists `contexts`; those that have ended
-    are left out, and not those that are hidden.
+    """The processes `pids`, of which the driver lists `contexts` with memory, or with a
+    figure that it keeps to itself, and `listed` at all. Those that have ended are left
+    out, and not those that are hidden.
     """
-    listed = frozenset(contexts)
     processes = []
     for pid in sorted(pids):
-        process = _process(pid, pid in listed, proc / str(pid))
+        process = _process(pid, proc / str(pid))
         if process is None and exists(pid):
             # Only another user's is: what it does is not to be known.
-            hidden = Process(
-                pid=pid, is_own=False, has_context=pid in listed, uses=None
+            process = Process(pid=pid, is_own=False, uses=None)
+        if process is not None:
+            has_context = pid in contexts
+            is_listed = has_context or pid in listed
+            processes.append(
+                replace(process, has_context=has_context, is_listed=is_listed)
             )
-            processes.append(hidden)
-        elif process is not None:
-            processes.append(process)
     return tuple(processes)
 
 
-def _process(pid: int, has_context: bool, folder: Path) -> Process | None:
+def _process(pid: int, folder: Path) -> Process | None:
     try:
         owner = folder.stat().st_uid
     except OSError:
@@ -79,7 +89,6 @@ def _process(pid: int, has_context: bool, folder: Path) -> Process | None:
     return Process(
         pid=pid,
         is_own=owner == os.getuid(),
-        has_context=has_context,
         uses=libraries(folder / "maps"),
         is_mps_client=_names_mps(folder / "environ"),
     )

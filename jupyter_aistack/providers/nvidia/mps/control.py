@@ -21,8 +21,13 @@ ANSWER_SECONDS = 5.0
 takes longer means a daemon that hangs.
 """
 _REFUSAL = re.compile(
-    r"\b(?:unknown|unrecognized|invalid|error|failed|cannot)\b", re.IGNORECASE
+    r"\b(?:unknown|unrecognized|invalid|error|failed|cannot|not found|no default)\b",
+    re.IGNORECASE,
 )
+_SERVER_GONE = re.compile(r"Server \S+ not found", re.IGNORECASE)
+"""A question about a server that has ended; the program's own status is 0 then, too
+(measured, 555.58.02).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +142,14 @@ class MPSControl(ABC):
         """
 
     @abstractmethod
-    def clients(self, name: str = "") -> frozenset[int]:
+    def clients(
+        self, name: str = "", *, servers: Sequence[MPSServer] | None = None
+    ) -> frozenset[int]:
         """Processes connected for one lease, as far as the daemon tells them apart, or
         for all. Raises as above.
+
+        Args:
+            servers: the daemon's servers, where the caller has just asked for them.
         """
 
     @abstractmethod
@@ -216,9 +226,10 @@ class MPSControl(ABC):
         if done.returncode or _is_refusal(done.stdout):
             asked = (line or " ".join(arguments)).strip()
             raise ProviderError(
-                f"MPS refuses {asked!r}: {_last_line(done.stdout + done.stderr)}"
+                f"MPS refuses {asked!r}: {_last_line(done.stdout + done.stderr)}",
+                is_server_gone=bool(_SERVER_GONE.search(done.stdout)),
             )
-        return done.stdout
+        return str(done.stdout)
 
 
 def _program() -> str:

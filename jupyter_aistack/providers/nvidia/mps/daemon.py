@@ -102,7 +102,12 @@ class Daemon:
         with self.records.locked():
             control = self._ready(protocol)
             self._check_slots(control, limit.name, slots)
-            directory = control.hold(limit, self.records.limits(beside=limit.name))
+            try:
+                directory = control.hold(limit, self.records.limits(beside=limit.name))
+            except ProviderError:
+                with contextlib.suppress(ProviderError):
+                    self._stop_if_unused()
+                raise
             self.records.enter(limit)
             self._own[limit.name] = limit
             self._running = self.records.running()
@@ -184,7 +189,7 @@ class Daemon:
         control = self._life.control()
         try:
             servers = control.servers()
-            clients = control.clients()
+            clients = control.clients(servers=servers)
         except ProviderError as error:
             self._miss(error)
             return
@@ -194,7 +199,8 @@ class Daemon:
             self._restart(control.protocol)
             return
         self._clients = clients
-        logged = self._life.logs.new_fault()
+        self._life.note_servers(servers)
+        logged = self._life.logs.new_fault(clients)
         if logged is not None or any(server.is_faulty for server in servers):
             self._close_after_fault(logged.pid if logged else None, clients)
             return
@@ -286,8 +292,16 @@ class Daemon:
                     DaemonFault(message=message, pid=trouble.pid, protocol=protocol)
                 )
                 return
+        else:
+            self._end_left_servers()
         self._misses = 0
         self.records.write_trouble(None)
+
+    def _end_left_servers(self) -> None:
+        """End what is left of a daemon before this one; its clients have gone."""
+        with contextlib.suppress(ProviderError):
+            servers = self._life.control().servers()
+            self._life.end_left_servers(kept=[server.pid for server in servers])
 
     def _remaining(self, trouble: DaemonFault) -> tuple[int, ...]:
         """Processes that must end first: the affected processes, and any other that the
@@ -331,11 +345,15 @@ class Daemon:
             )  # the clients that were connected are to be reported
             begin(protocol)
             self._refuse_if_closed()
-        servers = self._life.control().servers()
+        control = self._life.control()
+        servers = control.servers()
         if any(server.is_faulty for server in servers) or (
-            self._life.control().needs_server and not servers
+            control.needs_server and not servers
         ):
             self._look()
+        elif not servers:
+            # A client would start it, and learn of its failure in CUDA's words.
+            self._life.open_server(control)
         self._refuse_if_closed()
         return self._life.control()
 

@@ -7,18 +7,18 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from jupyter_aistack.exceptions import PrepareFailed, ProviderError
+from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.system.processes import started_at
 
-from .control import ANSWER_SECONDS, MPSControl
-from .logs import Logs, last_words
+from .control import ANSWER_SECONDS, MPSControl, MPSServer
+from .logs import Logs, control_log_size, has_server_failed, last_words
 from .paths import DaemonPaths
 from .protocol2 import Protocol2
 from .protocol3 import Protocol3
-from .records import DaemonRecord, DaemonRecords
+from .records import DaemonRecord, DaemonRecords, ServerProcess
 
 POLL_SECONDS = 0.1
 POLLS = 60
@@ -87,6 +87,7 @@ class DaemonLifecycle:
         """
         # A pipe directory of a dead daemon makes the new daemon refuse to start, and
         # its logs would be read as the new daemon's faults.
+        left = self._left_servers()
         self._clear()
         control = self.control(protocol)
         control.start()
@@ -100,15 +101,16 @@ class DaemonLifecycle:
                 started_at=started_at(pid),
                 protocol=protocol,
                 index=self._index,
+                # Perhaps clients work on them still: they end with the last lease.
+                servers=left,
             )
         )
         try:
             control = self._follow(control)
             limits = self._records.limits()
-            control.open_server(limits)
             # Limits are refused until the server is ready, and clients that connect
             # before they are set would run without any.
-            self._await_server(control)
+            self.open_server(control)
             # Before the leases' own limits: processes of no lease must not take the
             # memory that those have been promised.
             control.limit_orphan_memory()
@@ -119,6 +121,38 @@ class DaemonLifecycle:
             # the next lease.
             self.end()
             raise
+
+    def open_server(self, control: MPSControl) -> None:
+        """Have a daemon without a server start one, and wait until it is ready.
+
+        A server that ends at once is a matter of the host (its compute mode, its
+        driver, another daemon), and no fault of the lease that needs it.
+
+        Raises:
+            ProviderError: it does not become ready; the driver's words say why.
+        """
+        since = control_log_size(self._folder.logs)
+        control.open_server(self._records.limits())
+        self._await_server(control, since)
+
+    def note_servers(self, servers: Sequence[MPSServer]) -> None:
+        """Write down which processes the servers are, beside those that a daemon before
+        this one left: they outlive a daemon that is killed.
+        """
+        running = self._records.running()
+        if running is None:
+            return
+        known = {server.pid: server for server in running.servers if server.is_alive}
+        for pid in (server.pid for server in servers if server.pid):
+            known.setdefault(pid, ServerProcess(pid=pid, started_at=started_at(pid)))
+        noted = tuple(known.values())
+        if noted != running.servers:
+            self._records.write_running(replace(running, servers=noted))
+
+    def _left_servers(self) -> tuple[ServerProcess, ...]:
+        running = self._records.running()
+        known = running.servers if running is not None else ()
+        return tuple(server for server in known if server.is_alive)
 
     def _follow(self, control: MPSControl) -> MPSControl:
         """The control in the protocol that the daemon turns out to speak."""
@@ -140,15 +174,17 @@ class DaemonLifecycle:
             self._pause(POLL_SECONDS)
         raise ProviderError("the MPS daemon started and does not say as which process")
 
-    def _await_server(self, control: MPSControl) -> None:
+    def _await_server(self, control: MPSControl, since: int) -> None:
         absent = 0
         for _ in range(POLLS):
             servers = control.servers()
             if any(server.is_ready for server in servers):
+                self.note_servers(servers)
                 return
             absent = 0 if servers else absent + 1
-            if absent >= ABSENT_POLLS:
-                raise PrepareFailed(self._epitaph())
+            has_failed = not servers and has_server_failed(self._folder.logs, since)
+            if has_failed or absent >= ABSENT_POLLS:
+                raise ProviderError(self._epitaph())
             self._pause(POLL_SECONDS)
         raise ProviderError(
             f"the MPS server did not become ready within {POLLS * POLL_SECONDS:.0f} seconds"
@@ -160,27 +196,51 @@ class DaemonLifecycle:
         return f"the MPS server of GPU {self._index} ({self._gpu}) ended as soon as it started{why}"
 
     def end(self) -> None:
-        """End the daemon, which has no clients: politely, else by its process id."""
+        """End the daemon, which has no clients, and its servers: politely, else by
+        their process ids.
+        """
         running = self._records.running()
         if running is not None and running.is_alive:
             with contextlib.suppress(ProviderError):
+                self.note_servers(self.control().servers())
+            with contextlib.suppress(ProviderError):
                 self.control().quit()
-            # Asked first: a daemon that is killed leaves its server behind, which holds
-            # memory of the GPU until the last client goes.
-            for number in (None, signal.SIGTERM, signal.SIGKILL):
-                if self._is_over(number):
-                    break
+            self._end_process(running, first=None)
+        self.end_left_servers()
         self._clear()
 
-    def _is_over(self, number: signal.Signals | None) -> bool:
-        """Whether the daemon has ended, after a signal or of its own."""
-        running = self._records.running()
-        assert running is not None
-        if number is not None and running.is_alive:
+    def end_left_servers(self, kept: Collection[int] = ()) -> None:
+        """End the servers that are left of daemons, which hold memory of the GPU; no
+        client uses them.
+
+        Args:
+            kept: processes of the servers that are in use.
+        """
+        for server in self._left_servers():
+            if server.pid not in kept:
+                self._end_process(server, first=signal.SIGTERM)
+
+    def _end_process(
+        self, process: DaemonRecord | ServerProcess, *, first: signal.Signals | None
+    ) -> None:
+        """Wait for the end of a process, and help it along.
+
+        Args:
+            first: the signal to begin with; None where it has been asked to end.
+        """
+        for number in (first, signal.SIGTERM, signal.SIGKILL):
+            if self._is_over(process, number):
+                return
+
+    def _is_over(
+        self, process: DaemonRecord | ServerProcess, number: signal.Signals | None
+    ) -> bool:
+        """Whether a process has ended, after a signal or of its own."""
+        if number is not None and process.is_alive:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(running.pid, number)
+                os.kill(process.pid, number)
         for _ in range(POLLS // 4):
-            if not running.is_alive:
+            if not process.is_alive:
                 return True
             self._pause(POLL_SECONDS)
         return False

@@ -14,6 +14,11 @@ STRAY_MIB = 256
 """What a process gets that reaches an MPS server, but no namespace of a lease: next to
 nothing.
 """
+PAIR = 2
+LARGEST_UNIT = 18
+"""Multiprocessors of the largest cluster (GPC) of a GPU (NVIDIA H100 architecture
+white paper)."""
+HOPPER = (9, 0)
 SLOTS = 48
 SLOTS_SINCE_615 = 60
 """Processes the MPS server of one GPU takes (NVIDIA MPS documentation: 48 contexts from
@@ -35,20 +40,35 @@ def limit_mib(memory_bytes: int) -> int:
     return max(1, memory_bytes // MIB)
 
 
+def multiprocessor_unit(capability: tuple[int, ...]) -> int | None:
+    """How many multiprocessors are granted together by a compute capability; None where
+    that is unknown, as the capability (0, 0) is.
+
+    Pairs up to Ada: 10 % of the 40 of a T4 are 4 (NVIDIA/k8s-device-plugin#679). From
+    Hopper on nobody has measured it.
+    """
+    return PAIR if (0, 0) < capability < HOPPER else None
+
+
 def multiprocessors_at_most(
-    total: int, share_percent: int, *, protocol: int
+    total: int, share_percent: int, *, protocol: int, unit: int | None = PAIR
 ) -> int | None:
     """Multiprocessors a process may see that has `share_percent` of `total` (0:
     unknown); None when unknown.
 
-    They come in pairs. Protocol 3 rounds down: of 188, 50 % are 94 and 25 % are 46
-        (measured, ai-dynamo/dynamo).
-    Protocol 2 is documented to round up to what the hardware can do.
+    Protocol 3 rounds down to pairs: of 188, 50 % are 94 and 25 % are 46 (measured,
+        ai-dynamo/dynamo).
+    Protocol 2 is documented to round up to what the hardware can do, which is `unit`
+        (see `multiprocessor_unit`); where that is unknown, no more than a cluster.
     """
     if not total:
         return None
-    pairs = total * share_percent / 200
-    return 2 * (math.floor(pairs) or 1 if protocol == 3 else math.ceil(pairs))
+    share = total * share_percent / 100
+    if protocol == 3:
+        return PAIR * (math.floor(share / PAIR) or 1)
+    if unit is None:
+        return min(total, math.ceil(share) + LARGEST_UNIT - 1)
+    return min(total, unit * math.ceil(share / unit))
 
 
 def slots(driver: int) -> int:

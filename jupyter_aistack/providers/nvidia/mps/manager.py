@@ -20,6 +20,7 @@ from .records import DaemonRecords
 log = logging.getLogger("jupyter_aistack")
 
 CHECK_SECONDS = 5.0
+OLDEST_PROTOCOL = 2
 RETRY_SECONDS = 60.0
 """How long a GPU on which no daemon could be started is left alone."""
 MOST_LEFT = 256
@@ -34,11 +35,14 @@ class MPSAssignment:
         directory: what ``CUDA_MPS_PIPE_DIRECTORY`` must be.
         protocol: the protocol of the daemon, 2 or 3.
         limit: what the lease's clients may use.
+        reason: why the protocol is older than the one that was asked for; empty where
+            it is not, or an older daemon runs.
     """
 
     directory: Path
     protocol: int
     limit: MPSLimit
+    reason: str = ""
 
 
 class MPSManager:
@@ -83,7 +87,8 @@ class MPSManager:
         self._left: dict[
             str, Daemon
         ] = {}  # the last leases to end: what ran for them may be connected still
-        self._failures: dict[str, tuple[str, float]] = {}
+        self._failures: dict[tuple[str, int], tuple[str, float]] = {}
+        self._starting: dict[str, threading.Lock] = {}
         self._is_closed = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -118,8 +123,8 @@ class MPSManager:
             slots: how many clients the GPU takes.
 
         Raises:
-            PrepareFailed: this lease cannot be held: no slot is left, the GPU is closed
-                after a fault, or is not there.
+            PrepareFailed: this lease cannot be held: no slot is left, or the GPU is
+                closed after a fault.
             ProviderError: MPS cannot be had on this GPU; `failure` says so for a while.
         """
         known = self._held.get(lease_id)
@@ -130,19 +135,54 @@ class MPSManager:
         ):
             return known[1]
         limit = MPSLimit(name=_lease_name(lease_id), percent=percent, mib=mib)
-        daemon = self._daemon(gpu, index, self._folder(gpu, lease_id, protocol))
-        try:
-            directory = daemon.hold(limit, protocol=protocol, slots=slots)
-        except PrepareFailed:
-            raise
-        except (ProviderError, OSError) as error:
-            message = str(error)
-            self._failures[gpu] = (message, self._clock())
-            raise ProviderError(message) from error
-        held = MPSAssignment(directory=directory, protocol=daemon.protocol, limit=limit)
+        with self._starting_of(gpu):
+            daemon, held = self._hold(lease_id, gpu, index, limit, protocol, slots)
         self._held[lease_id] = (daemon, held)
         self._watch()
         return held
+
+    def _starting_of(self, gpu: str) -> threading.Lock:
+        """Of many leases that need a daemon at once the first alone waits for one that
+        does not come up.
+        """
+        with self._lock:
+            return self._starting.setdefault(gpu, threading.Lock())
+
+    def _hold(
+        self,
+        lease_id: str,
+        gpu: str,
+        index: int,
+        limit: MPSLimit,
+        protocol: int,
+        slots: int,
+    ) -> tuple[Daemon, MPSAssignment]:
+        """Hold a lease in the newest protocol in which a daemon comes up. Raises as
+        `prepare`.
+        """
+        reason = ""
+        for version in range(protocol, OLDEST_PROTOCOL - 1, -1):
+            reason = self.failure(gpu, version)
+            if reason:
+                continue
+            daemon = self._daemon(gpu, index, self._folder(gpu, lease_id, version))
+            try:
+                directory = daemon.hold(limit, protocol=version, slots=slots)
+            except PrepareFailed:
+                raise
+            except (ProviderError, OSError) as error:
+                reason = str(error)
+                self._failures[gpu, version] = (reason, self._clock())
+                if daemon.protocol:  # others hold leases by it; no second is started
+                    break
+                continue
+            return daemon, MPSAssignment(
+                directory=directory,
+                protocol=daemon.protocol,
+                limit=limit,
+                reason=self.failure(gpu, protocol),
+            )
+        raise ProviderError(reason)
 
     def unprepare(self, lease_id: str, gpu: str, index: int) -> None:
         """Hold a lease no longer, whichever process began it. Raises nothing; the
@@ -225,17 +265,20 @@ class MPSManager:
             if trouble is not None
         )
 
-    def failure(self, gpu: str) -> str:
-        """Why MPS could not be started on a GPU a moment ago; empty when it was, or
-        when it may be tried again.
+    def failure(self, gpu: str, protocol: int = OLDEST_PROTOCOL) -> str:
+        """Why no daemon that speaks a protocol could be started on a GPU a moment ago;
+        empty when it was, or when it may be tried again.
         """
-        message, at = self._failures.get(gpu, ("", 0.0))
+        message, at = self._failures.get((gpu, protocol), ("", 0.0))
         return message if message and self._clock() - at < RETRY_SECONDS else ""
 
     def own_pids(self) -> frozenset[int]:
-        """The daemons of this user."""
-        running = (DaemonRecords(folder).running() for folder in self._folders())
-        return frozenset(record.pid for record in running if record is not None)
+        """The daemons of this user, and their servers."""
+        records = [DaemonRecords(folder).running() for folder in self._folders()]
+        daemons = [record for record in records if record is not None]
+        servers = [server for record in daemons for server in record.servers]
+        alive = [server.pid for server in servers if server.is_alive]
+        return frozenset((*alive, *(daemon.pid for daemon in daemons)))
 
     def check(self) -> None:
         """Look at every daemon, and see to those that need it."""

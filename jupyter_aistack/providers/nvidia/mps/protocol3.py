@@ -86,7 +86,9 @@ class Protocol3(MPSControl):
         for name in self._namespaces().keys() - {*kept, "default"}:
             self.drop(name, ())
 
-    def clients(self, name: str = "") -> frozenset[int]:
+    def clients(
+        self, name: str = "", *, servers: Sequence[MPSServer] | None = None
+    ) -> frozenset[int]:
         rows = self._rows("client", "list", f"--server={self.server}")
         # The namespace's column differs between releases; nothing but a lease is called
         # by such a name.

@@ -29,6 +29,18 @@ from .paths import DaemonPaths
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServerProcess:
+    """The process of an MPS server (see `processes.started_at`)."""
+
+    pid: int
+    started_at: float | None
+
+    @property
+    def is_alive(self) -> bool:
+        return is_alive(self.pid, self.started_at)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DaemonRecord:
     """A daemon that was started.
 
@@ -36,12 +48,15 @@ class DaemonRecord:
         pid, started_at: its process (see `processes.started_at`).
         protocol: what it speaks.
         index: the number its GPU had then, after which its server is called.
+        servers: its servers, and those that daemons before it left behind: they hold
+            the memory, and a daemon that is killed does not end them.
     """
 
     pid: int
     started_at: float | None
     protocol: int
     index: int
+    servers: tuple[ServerProcess, ...] = ()
 
     @property
     def is_alive(self) -> bool:
@@ -112,7 +127,10 @@ class DaemonRecords:
 
     def running(self) -> DaemonRecord | None:
         data = _read(self._daemon)
-        return None if data is None else DaemonRecord(**data)
+        if data is None:
+            return None
+        servers = tuple(ServerProcess(**each) for each in data.get("servers", ()))
+        return DaemonRecord(**{**data, "servers": servers})
 
     def write_running(self, running: DaemonRecord) -> None:
         _write(self._daemon, asdict(running))

@@ -18,6 +18,7 @@ import pytest
 
 from jupyter_aistack.exceptions import CheckpointFailed
 from jupyter_aistack.providers.nvidia.checkpoint.client import CheckpointClient
+from jupyter_aistack.providers.nvidia.checkpoint.refusals import CheckpointRefusal
 from tests.paths import FAKES
 
 FAKE = FAKES / "fake_checkpoint.py"
@@ -73,15 +74,23 @@ def test_a_busy_process_runs_on_and_may_be_tried_again(helper: Make) -> None:
     client = helper(lock=["timeout"])
     with pytest.raises(CheckpointFailed, match="CUDA_ERROR_NOT_READY") as failed:
         client.suspend(PID)
-    assert failed.value.facts == {"step": "lock", "state": "running"}
+    assert failed.value.facts == {
+        "step": "lock",
+        "state": "running",
+        "code": CheckpointRefusal.NOT_READY,
+    }
     assert client.suspend(PID).state == "checkpointed"
 
 
 def test_a_process_that_cannot_be_copied_is_let_go_on(helper: Make) -> None:
     client = helper(checkpoint=["unsupported"])
-    with pytest.raises(CheckpointFailed, match="CUDA_ERROR_NOT_SUPPORTED") as failed:
+    with pytest.raises(CheckpointFailed, match="is not supported by") as failed:
         client.suspend(PID)
-    assert failed.value.facts == {"step": "checkpoint", "state": "running"}
+    assert failed.value.facts == {
+        "step": "checkpoint",
+        "state": "running",
+        "code": CheckpointRefusal.NOT_SUPPORTED,
+    }
 
 
 def test_a_restore_that_meets_too_little_memory_is_not_tried_again(
@@ -91,7 +100,11 @@ def test_a_restore_that_meets_too_little_memory_is_not_tried_again(
     client.suspend(PID)
     with pytest.raises(CheckpointFailed, match="CUDA_ERROR_OUT_OF_MEMORY") as failed:
         client.resume(PID)
-    assert failed.value.facts == {"step": "restore", "state": "failed"}
+    assert failed.value.facts == {
+        "step": "restore",
+        "state": "failed",
+        "code": CheckpointRefusal.OUT_OF_MEMORY,
+    }
     assert client.resume(PID).state == "failed"
     assert client.suspend(OTHER).state == "checkpointed"
 
@@ -109,6 +122,7 @@ def test_a_helper_that_crashed_is_replaced_and_the_next_one_finds_the_process_as
     assert failed.value.facts == {
         "step": "suspend",
         "state": "unknown",
+        "code": CheckpointRefusal.OTHER,
         "helper_ended": True,
     }
     assert client.state(OTHER) == "running"
@@ -133,6 +147,29 @@ def test_where_one_of_several_cannot_go_all_go_on(
         client.suspend(PID, OTHER)
     assert failed.value.facts["state"] == "running"
     assert set(json.loads(states.read_text()).values()) == {"running"}
+
+
+@pytest.mark.parametrize("fault", ["no state", "no lock"])
+def test_a_process_without_a_context_forbids_nothing_to_those_that_have_one(
+    helper: Make, states: Path, fault: str
+) -> None:
+    first = "no context" if fault == "no state" else "running"
+    states.write_text(json.dumps({PID: first, OTHER: "running"}))
+    client = helper(lock=["no_context"] if fault == "no lock" else [])
+    assert client.suspend(PID, OTHER).state == "checkpointed"
+    assert json.loads(states.read_text()) == {
+        str(PID): first,
+        str(OTHER): "checkpointed",
+    }
+    assert client.resume(PID, OTHER).state == "running"
+    assert json.loads(states.read_text()) == {str(PID): first, str(OTHER): "running"}
+
+
+def test_where_none_has_a_context_that_is_said(helper: Make, states: Path) -> None:
+    states.write_text(json.dumps({PID: "no context"}))
+    with pytest.raises(CheckpointFailed, match="initialization error") as failed:
+        helper().suspend(PID)
+    assert failed.value.facts["code"] is CheckpointRefusal.NOT_INITIALIZED
 
 
 def test_processes_that_differ_are_said_to_be_mixed_and_one_that_failed_counts_for_all(

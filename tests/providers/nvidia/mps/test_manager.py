@@ -179,7 +179,9 @@ def test_each_gpu_has_its_own_daemon(stand: Stand) -> None:
     assert entry is not None
     assert other is not None
     assert entry.pid != other.pid
-    assert manager.own_pids() == {entry.pid, other.pid}
+    servers = {*stand.servers()}
+    assert len(servers) == 2
+    assert manager.own_pids() == {entry.pid, other.pid, *servers}
     assert stand.dump("GPU-1")["name"] == "g1"
     manager.unprepare("l-1", GPU, 0)
     assert (entry.is_alive, other.is_alive) == (False, True)

@@ -14,7 +14,8 @@ import pytest
 from jupyter_aistack.core.model.device import Fault
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.providers.nvidia.mps.manager import RETRY_SECONDS
-from jupyter_aistack.providers.nvidia.mps.paths import short
+from jupyter_aistack.providers.nvidia.mps.paths import DaemonPaths, short
+from jupyter_aistack.providers.nvidia.mps.protocol2 import Protocol2
 from tests.fakes.mps.host import GPU, H200, Stand
 
 pytestmark = pytest.mark.service
@@ -40,18 +41,144 @@ def kill_daemon(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_a_server_that_dies_in_silence_fails_the_lease_and_leaves_nothing(
+def test_a_server_that_ends_as_it_starts_is_told_of_and_leaves_nothing(
     stand: Stand, protocol: int
 ) -> None:
     stand.tell(gpus={"GPU-9": H200})
     manager = stand.manager()
     with pytest.raises(
-        PrepareFailed,
+        ProviderError,
         match=r"GPU 0 \(GPU-0\) ended as soon as it started \(no CUDA-capable device",
-    ):
+    ) as caught:
         stand.hold(manager, protocol=protocol)
-    assert stand.running() is None
+    assert not isinstance(caught.value, PrepareFailed)
+    assert "no CUDA-capable device" in manager.failure(GPU)
+    assert (stand.running(), stand.servers()) == (None, [])
     assert manager.clients("l-1", GPU, 0) is None
+
+
+def test_of_many_leases_the_first_alone_waits_for_a_server_that_fails(
+    stand: Stand,
+) -> None:
+    stand.tell(server_fails=[])
+    manager = stand.manager()
+    for lease in ("l-1", "l-2", "l-3"):
+        with pytest.raises(ProviderError, match=r"\(Server \d+ exited with status 1\)"):
+            stand.hold(manager, lease, protocol=2)
+    log = (stand.root / short(GPU) / "log" / "control.old").read_text()
+    assert log.count("Starting new server") == 1
+    stand.clock.advance(RETRY_SECONDS)
+    stand.tell(server_fails=None)
+    assert stand.hold(manager, protocol=2).protocol == 2
+    assert manager.failure(GPU) == ""
+
+
+def test_a_server_that_failed_since_is_started_before_the_next_lease(
+    stand: Stand,
+) -> None:
+    manager = stand.manager()
+    held = stand.hold(manager, "l-1", protocol=2)
+    (server,) = stand.servers()
+    os.kill(server, signal.SIGKILL)
+    stand.tell(server_fails=["Server encountered a fatal exception. Shutting down"])
+    with pytest.raises(ProviderError, match=r"\(Server encountered a fatal exception"):
+        stand.hold(manager, "l-2", protocol=2)
+    stand.clock.advance(RETRY_SECONDS)
+    stand.tell(server_fails=None)
+    assert stand.hold(manager, "l-2", protocol=2).directory == held.directory
+    assert len(stand.servers()) == 1
+
+
+def test_where_no_daemon_with_namespaces_comes_up_an_older_one_holds_the_lease(
+    stand: Stand,
+) -> None:
+    stand.tell(server_fails_in=3)
+    manager = stand.manager()
+    held = stand.hold(manager, percent=25, mib=30000, protocol=3)
+    assert (held.protocol, stand.view(held)["mib"]) == (2, 30000)
+    assert "ended as soon as it started" in held.reason
+    assert held.reason == manager.failure(GPU, 3)
+    assert manager.failure(GPU) == ""
+
+
+# -- what the control program refuses in silence ----------------------------------------
+
+
+def test_a_server_that_has_gone_is_no_client_of_its_own(stand: Stand) -> None:
+    manager = stand.manager()
+    stand.hold(manager, protocol=2)
+    (server,) = stand.servers()
+    control = Protocol2(DaemonPaths(stand.root / short(GPU)), GPU, 0)
+    listed = control.servers()
+    os.kill(server, signal.SIGKILL)
+    assert control.clients(servers=listed) == frozenset()
+    assert (control.servers(), control.clients()) == ((), frozenset())
+    with pytest.raises(ProviderError, match="is no client"):
+        control.terminate(server)
+
+
+def test_a_limit_of_memory_that_is_not_kept_is_noticed(stand: Stand) -> None:
+    stand.tell(ignore_limits="memory")
+    words = "MPS does not keep the limit of 30000 MiB of memory"
+    with pytest.raises(ProviderError, match=words):
+        stand.hold(stand.manager(), mib=30000, protocol=2)
+    assert stand.running() is None
+
+
+# -- what a daemon leaves behind ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_the_server_of_a_killed_daemon_ends_with_the_last_lease(
+    stand: Stand, protocol: int
+) -> None:
+    manager = stand.manager()
+    stand.hold(manager, protocol=protocol)
+    (left,) = stand.servers()
+    kill_daemon(stand)
+    assert stand.servers() == [left]
+    manager.check()
+    assert left in stand.servers(), "somebody may work on it"
+    assert left in manager.own_pids()
+    manager.unprepare("l-1", GPU, 0)
+    assert stand.servers() == []
+
+
+def test_the_server_of_a_killed_daemon_ends_with_its_clients(
+    stand: Stand, client: subprocess.Popen[bytes]
+) -> None:
+    manager = stand.manager()
+    held = stand.hold(manager)
+    stand.tell(clients=[[client.pid, held.directory.name]])
+    manager.check()
+    (left,) = stand.servers()
+    kill_daemon(stand)
+    stand.tell(clients=[])
+    manager.check()
+    assert left in stand.servers()
+    client.kill()
+    client.wait()
+    manager.check()
+    assert left not in stand.servers()
+    assert len(stand.servers()) == 1
+
+
+def test_a_server_that_outlives_a_daemon_that_quit_is_ended(stand: Stand) -> None:
+    manager = stand.manager()
+    stand.hold(manager)
+    stand.tell(server_outlives=True)
+    manager.unprepare("l-1", GPU, 0)
+    assert (stand.running(), stand.servers()) == (None, [])
+
+
+def test_a_daemon_does_not_wait_for_clients_that_came_as_it_was_ended(
+    stand: Stand,
+) -> None:
+    stand.hold(stand.manager(), protocol=2)
+    stand.tell(clients=[[os.getpid(), "default"]])
+    control = Protocol2(DaemonPaths(stand.root / short(GPU)), GPU, 0, seconds=5.0)
+    control.quit()
+    assert not stand.running().is_alive  # type: ignore[union-attr]
 
 
 def test_a_daemon_that_refuses_to_start_is_tried_again_after_a_while(
@@ -89,7 +216,7 @@ def test_limits_that_are_taken_and_not_kept_are_noticed(
     stand.tell(ignore_limits=True)
     with pytest.raises(ProviderError, match=r"MPS does not keep the limits? "):
         stand.hold(stand.manager(), protocol=protocol)
-    assert protocol == 2 or "l" + short("l-1") not in stand.dump()["namespaces"]
+    assert stand.running() is None
 
 
 def test_without_the_control_program_there_is_no_mps(
@@ -112,7 +239,7 @@ def test_one_bad_entry_lifts_every_memory_limit_and_we_name_the_visible_device_a
     held = stand.hold(stand.manager(), mib=30000, protocol=protocol)
     assert stand.view(held)["mib"] == 30000
     assert (
-        stand.view(held, CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=f"{GPU}=30000M,1=4G")["mib"]
+        stand.view(held, CUDA_MPS_PINNED_DEVICE_MEM_LIMIT="0=30000M,1=4G")["mib"]
         == H200["mib"]
     )
 
