@@ -140,7 +140,9 @@ def test_in_a_container_energy_is_unknown_but_for_who_has_all_of_it(
     def drawn(joules: int) -> str:
         return HALF_USED.replace("\n", f" energy_mj={joules * 1000}\n")
 
-    child = fake_nvml.python(drawn(0), SETUP + CONTAINER)
+    child = fake_nvml.python(
+        drawn(0).replace(f"used={38 * GIB}", "used=0"), SETUP + CONTAINER
+    )
     child.run(f"first = submit({spec!r}); broker.record_usage(settle=True)")
     for step in range(1, 4):
         fake_nvml.change(drawn(1000 * step) + process(OF_HOST, 38 * GIB))
