@@ -14,7 +14,7 @@ REPORTS := $(VENV)/reports
 PARTS := unit service browser notebook
 # A plugin of a library of the services, which takes a second to import in every process.
 NO_PLUGINS := -p no:schemathesis
-# Only the unit tests share the cores: servers and kernels that wait for a core are late, and tests of them fail for that.
+# Tests share the cores, but for those in a browser or of a whole notebook.
 PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 LABEXTENSION := $(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null) \
 	labextension/package.json labextension/package-lock.json
@@ -108,7 +108,7 @@ test-unit: $(VENV)/.test system-packages ## Python tests that start no service, 
 .PHONY: test-service
 test-service: $(VENV)/.test system-packages ## Python tests with real servers, kernels, clusters, ranks, databases and builds
 	@mkdir -p $(REPORTS)
-	$(BIN)/python -m pytest -m "service and not browser and not notebook" --junitxml=$(REPORTS)/service.xml
+	$(BIN)/python -m pytest $(PARALLEL) -m "service and not browser and not notebook" --junitxml=$(REPORTS)/service.xml
 
 .PHONY: test-js
 test-js: $(VENV)/.test ## TypeScript unit tests
@@ -125,7 +125,7 @@ test-notebook: $(VENV)/.test ## the tour notebook, from the first cell to the la
 	$(BIN)/python -m pytest -m notebook --junitxml=$(REPORTS)/notebook.xml
 
 .PHONY: stress
-stress: $(VENV)/.test ## eight processes, ten thousand leases, random kills
+stress: $(VENV)/.test ## eight processes, ten thousand operations, random stops, kills and clocks, on both ledgers
 	$(BIN)/python -m tests.stress
 
 .PHONY: bench

@@ -146,10 +146,11 @@ class AIStack(LoggingConfigurable):
         ``off``; ``auto``, where a self-test shows that the driver can; or a table, all of whose fields may be left out:
         ``{"warm": "60s", "hard": "30min", "host_share": 0.6}``. ``warm``: so long after its last use a kernel is left
         alone; ``hard``: so long after it, it is suspended though no request waits; ``host_share``, the most of the
-        host's available memory that suspended state may take; ``context`` (``"500MB"``) and ``margin`` (0.05), what
-        coming back needs beside the state; ``lock`` (``"5s"``), how long a kernel's work on the device is waited for;
-        ``retry`` (``"10s"``) and ``longest_retry`` (``"10min"``), the pause after such a wait was in vain, doubled
-        each time.""",
+        host's available memory that suspended state may take; ``host_memory`` (``"128GB"``), what the host has in all,
+        for a virtual machine whose memory grows as it is used; ``context`` (by default as measured) and ``margin``
+        (0.05), what coming back needs beside the state; ``lock`` (``"5s"``), how long a kernel's work on the device is
+        waited for; ``retry`` (``"10s"``) and ``longest_retry`` (``"10min"``), the pause after such a wait was in vain,
+        doubled each time.""",
     ).tag(config=True)
 
     admins = List(
@@ -204,8 +205,11 @@ class AIStack(LoggingConfigurable):
     @property
     def chosen_ledger_url(self) -> str:
         """Where leases are written down: the environment goes first."""
-        chosen = os.environ.get("AISTACK_LEDGER") or self.ledger_url
-        return chosen or opening.default_ledger_url()
+        return self._named_ledger_url or opening.default_ledger_url()
+
+    @property
+    def _named_ledger_url(self) -> str:
+        return os.environ.get("AISTACK_LEDGER") or self.ledger_url
 
     @property
     def suspend_results(self) -> Path:
@@ -231,7 +235,8 @@ class AIStack(LoggingConfigurable):
         # A service is built later, and must not be refused then.
         self.build_rates()
         # Last: all that can be wrong with a setting is found before a file is made.
-        ledger = opening.open_ledger(self.chosen_ledger_url)
+        named = self._named_ledger_url
+        ledger = opening.open_ledger(named) if named else opening.open_own_ledger()
         ledger.half_life_seconds = policy.half_life_seconds
         return Broker(ledger, providers, policy=policy, **settings)
 

@@ -5,6 +5,7 @@ machine's.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,9 @@ SERVICES = (
 minute.
 """
 
+ON_GPU = "test_provider_on_gpu.py"
+"""The file of ``providers/nvidia`` whose tests need a GPU."""
+
 NO_SERVICES = ("flows/test_gpu_broker.py", "flows/test_ledger_stress.py")
 
 
@@ -54,19 +58,40 @@ def leaves_out_services(config: pytest.Config) -> bool:
     return "not service" in config.option.markexpr
 
 
+def is_on_gpu_alone(config: pytest.Config) -> bool:
+    """Whether this run is of tests on a GPU alone: a machine that has one may have no
+    more than the package needs, and no network to get it.
+    """
+    markers: str = config.option.markexpr
+    return markers.strip() == "gpu"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Know the setting of pytest-timeout also where that is missing: unknown settings
+    are errors.
+    """
+    if find_spec("pytest_timeout") is None:
+        parser.addini("timeout", "seconds of a test, which nothing limits here")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Load the fixtures of Jupyter servers where servers are tested, else those of
     Jupyter alone: the import of a server takes two seconds, mostly for the grammar of a
-    validator.
+    validator. Tests on a GPU need neither.
     """
+    if is_on_gpu_alone(config):
+        return
     part = "jupyter_core" if leaves_out_services(config) else "jupyter_server"
     config.pluginmanager.import_plugin(f"pytest_jupyter.{part}")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not even import files of services where those are left out: torch, Dask and
-    MLflow take longer than many tests.
+    MLflow take longer than many tests. On a GPU machine they may be missing.
     """
+    if is_on_gpu_alone(config):
+        file = Path(__file__).with_name("providers") / "nvidia" / ON_GPU
+        return not file.is_relative_to(collection_path) or None
     return (leaves_out_services(config) and starts_services(collection_path)) or None
 
 

@@ -254,6 +254,7 @@ _SUSPEND: dict[str, tuple[str, Reader]] = {
     "context": ("context_bytes", read_bytes),
     "margin": ("margin_share", as_float(read_share)),
     "host_share": ("host_share", as_float(read_share)),
+    "host_memory": ("host_bytes", read_bytes),
     "lock": ("lock_seconds", read_duration),
     "retry": ("retry_seconds", read_duration),
     "longest_retry": ("longest_retry_seconds", read_duration),

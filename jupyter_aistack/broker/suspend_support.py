@@ -58,7 +58,9 @@ class SuspendSupport:
 
     def policy_in_force(self) -> SuspendPolicy | None:
         """The policy that plans follow; None while nothing can be suspended here."""
-        return None if self.capability.why_not else self.policy
+        if self.policy is None or self.capability.why_not:
+            return None
+        return self.capability.measured(self.policy)
 
     def capacity_bytes(self, leases: Iterable[Lease]) -> int:
         """Most of the host's memory that suspended state may take.
@@ -78,7 +80,8 @@ class SuspendSupport:
 
     def _available_bytes(self) -> int:
         is_simulated = self._host_state.inventory().is_simulated
-        return NO_BOUND if is_simulated else available_bytes()
+        host_bytes = None if self.policy is None else self.policy.host_bytes
+        return NO_BOUND if is_simulated else available_bytes(host_bytes)
 
 
 def suspended_bytes(lease: Lease) -> int:

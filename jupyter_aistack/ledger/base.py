@@ -351,6 +351,10 @@ class Ledger(ABC):
         machine and PID namespace. It is for that one to say when `process` has ended.
         """
 
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with it and does not stop it, one sentence each."""
+        return ()
+
     @abstractmethod
     def close(self) -> None:
         """Let go of files and connections. Closing twice is allowed."""

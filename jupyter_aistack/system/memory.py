@@ -20,12 +20,19 @@ def total_bytes() -> int:
     return min(total, cgroup.memory_limit() or total)
 
 
-def available_bytes() -> int:
+def available_bytes(host_bytes: int | None = None) -> int:
     """Bytes that can be used without swapping another process out, nor reaching the
     limit of any control group that this process is in.
+
+    Args:
+        host_bytes: what the machine may have in all, where that is more than it has now:
+            a virtual machine whose memory grows as it is used.
     """
     import psutil
 
-    available = int(psutil.virtual_memory().available)
+    memory = psutil.virtual_memory()
+    available = int(memory.available)
+    if host_bytes is not None:
+        available += max(0, host_bytes - int(memory.total))
     left = cgroup.memory_left()
     return available if left is None else max(0, min(available, left))

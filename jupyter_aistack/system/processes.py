@@ -26,8 +26,11 @@ begins with pid and name.
 _FIRST = 1
 """Number of the first process of a PID namespace, which lives as long as that does."""
 _MAX_DEPTH = 64
+_SAME_TICK = 0.5
+"""Starts that are less of a tick apart are of one process. No more: a container that is
+started again at once has the same numbers, PID namespace included."""
 _SAME_SECONDS = 0.5
-"""Starts that are no further apart are of one process: clocks and ticks are rounded."""
+"""The same where psutil tells: it subtracts two clocks that are read apart."""
 
 _LEASE = b"AISTACK_LEASE="
 
@@ -128,7 +131,8 @@ def _liveness_here(pid: int, since: float | None) -> Liveness:
 def _liveness_by(fields: list[bytes], since: float | None) -> Liveness:
     if fields[_STATE] in (b"Z", b"X"):
         return Liveness.GONE
-    is_same = since is None or abs(_start_of(fields) - since) < _SAME_SECONDS
+    tolerated = _SAME_TICK / _ticks_per_second()
+    is_same = since is None or abs(_start_of(fields) - since) < tolerated
     return Liveness.ALIVE if is_same else Liveness.GONE
 
 

@@ -11,7 +11,12 @@ from typing import Any
 
 from tests import benchmarks
 
-NOT_BENCHMARKS = {"__main__", "gpu", "harness", "peers", "test_gpu_suite"}
+NOT_BENCHMARKS = {"__main__", "gpu", "gpu_probe", "harness", "peers"}
+
+
+def is_benchmark(name: str) -> bool:
+    """Whether a module is one: neither a part of others nor their test."""
+    return name not in NOT_BENCHMARKS and not name.startswith("test_")
 
 
 def run(name: str) -> dict[str, Any] | None:
@@ -43,7 +48,7 @@ def table(result: Mapping[str, dict[str, Any] | None]) -> Iterator[str]:
 
 def main() -> int:
     names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
-    result = {name: run(name) for name in names if name not in NOT_BENCHMARKS}
+    result = {name: run(name) for name in names if is_benchmark(name)}
     print("", *table(result), sep="\n")
     return 1 if None in result.values() else 0
 

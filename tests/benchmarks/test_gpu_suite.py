@@ -4,7 +4,6 @@ section does can cost another.
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import json
 import os
@@ -12,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -20,20 +20,28 @@ import pytest
 from jupyter_aistack.core.model.device import Enforcement
 from tests.benchmarks import __main__ as all_of_them
 from tests.benchmarks import gpu_suite
+from tests.benchmarks.gpu import bench as bench_module
 from tests.benchmarks.gpu import (
     caps,
     energy,
     grants,
     levels,
     notebooks,
+    processes,
     running,
     suspend,
     teardown,
     tenants,
     work,
 )
-from tests.benchmarks.gpu.bench import GIB, MIB, Bench, Row, by_name
-from tests.benchmarks.gpu.workers import WorkFailed, all_at_once, worker
+from tests.benchmarks.gpu.bench import (
+    Bench,
+    Row,
+    WorkFailed,
+    by_name,
+)
+from tests.benchmarks.gpu.units import GIB, MIB
+from tests.benchmarks.gpu.workers import all_at_once, worker
 from tests.fakes.libraries import compiled
 from tests.paths import ROOT
 
@@ -169,6 +177,18 @@ def test_grants_are_counted_and_those_that_are_missing_said() -> None:
     assert rows["failed"].says == "no room"
 
 
+def test_how_many_can_be_unlimited_at_most_is_reckoned_from_how_many_were_checked() -> (
+    None
+):
+    result = [grant(Enforcement.L1, True, False)] * 300
+    rows = by_name(list(grants.counted(result, 1000, Counter())))
+    assert rows["grants"].verdict == "goal 300 or more: met"
+    assert rows["silent_unlimited_at_most"].value == pytest.approx(0.01)
+    assert grants.so_far(result, Counter({"no room": 2})) == Row(
+        name="after_300", says="0 silently unlimited, 2 failed"
+    )
+
+
 def test_without_a_level_that_holds_no_count_of_silent_ones_is_claimed() -> None:
     rows = by_name(
         list(grants.counted([grant(Enforcement.L0, True, None)], 1, Counter()))
@@ -218,9 +238,21 @@ def test_seconds_become_speeds() -> None:
     assert rows["driver.2GB.back_gb_per_second"].value is None
 
 
-def test_more_than_the_host_may_hold_is_not_moved(
+def test_memory_of_the_host_that_grows_is_counted_on_where_it_is_known(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(bench_module, "available_bytes", lambda: 20 * GIB)
+    monkeypatch.setattr(bench_module, "total_bytes", lambda: 24 * GIB)
+    size = 60 * 10**9
+    assert bench.host_room == 20 * GIB
+    assert "the host has room for 13 GB" in suspend.why_no_size(bench, size, 1.0)
+    told = replace(bench, host_bytes=128 * GIB)
+    assert told.host_room == 124 * GIB
+    assert suspend.why_no_size(told, size, 1.0) == ""
+    assert replace(bench, host_bytes=8 * GIB).host_room == 20 * GIB
+
+
+def test_more_than_the_host_may_hold_is_not_moved(bench: Bench) -> None:
     assert "the host has room for" in suspend.why_no_size(bench, 1 << 60, 1.0)
     assert suspend.why_no_size(bench, MIB, 1000.0) == ""
     late = Bench(
@@ -245,10 +277,24 @@ def test_power_adds_up_to_the_counter() -> None:
     assert still.value is None
 
 
+def test_energy_that_no_lease_is_charged_is_no_success() -> None:
+    samples = [(0.0, 100.0, 0.0), (1.0, 100.0, 100.0)]
+    rows = by_name(list(energy.accounted(samples, {"system": 100.0})))
+    assert rows["accounts_vs_counter"].verdict.endswith("met")
+    assert rows["leases_vs_counter"].value == 0.0
+    assert rows["leases_vs_counter"].verdict.endswith("MISSED")
+    assert rows["system_vs_counter"].verdict.endswith("MISSED")
+    assert rows["least_lease_vs_most"].says == "n/a: not both are charged"
+
+
 def test_accounts_are_held_against_the_counter() -> None:
     samples = [(0.0, 100.0, 0.0), (1.0, 100.0, 100.0)]
-    (row,) = energy.accounted(samples, {"l-1": 60.0, "system": 39.5})
-    assert row.verdict == "goal 0.99 or more, 1.01 or less: met"
+    parts = {"l-1": 60.0, "l-2": 38.0, "system": 1.5}
+    rows = by_name(list(energy.accounted(samples, parts)))
+    verdict = rows["accounts_vs_counter"].verdict
+    assert verdict == "goal 0.99 or more, 1.01 or less: met"
+    assert rows["leases_vs_counter"].value == pytest.approx(0.98)
+    assert rows["least_lease_vs_most"].value == pytest.approx(38 / 60)
     (none,) = energy.accounted(samples, None)
     assert none.value is None
     assert energy.moved({"l-1": 5.0}, {"l-1": 7.0, "system": 1.0}) == {
@@ -258,10 +304,18 @@ def test_accounts_are_held_against_the_counter() -> None:
     assert energy.moved(None, {}) is None
 
 
+TURNS = [
+    teardown.Turn(seconds=0.2, alone=10.0, beside=6.0, after=14.0),
+    teardown.Turn(seconds=0.9, alone=10.0, beside=4.0, after=8.0),
+]
+
+
 def test_the_worst_of_all_turns_counts() -> None:
-    rows = by_name(list(teardown.in_short("L1", [(0.2, 1.4), (0.9, 0.8)], 1)))
+    rows = by_name(list(teardown.in_short("L1", TURNS, 1)))
     assert rows["L1.memory_back_seconds"].value == 0.9
-    assert rows["L1.neighbour_after_vs_before"].verdict.endswith("MISSED")
+    assert rows["L1.neighbour_after_vs_alone"].value == 0.8
+    assert rows["L1.neighbour_after_vs_alone"].verdict.endswith("MISSED")
+    assert rows["L1.neighbour_beside_vs_alone"].value == 0.4
     assert rows["L1.faults"].verdict.endswith("MISSED")
 
 
@@ -280,6 +334,16 @@ def test_cells_that_waited_and_cells_that_failed_are_counted() -> None:
     assert (rows["suspends"].value, rows["resumes"].value) == (0.0, 3.0)
     assert rows["lost"].verdict.endswith("MISSED")
     assert "share_within_1_s" not in by_name(list(notebooks.in_short([], {})))
+
+
+@pytest.mark.parametrize(("must_move", "verdict"), [(False, ""), (True, "MISSED")])
+def test_notebooks_of_which_none_was_suspended_are_no_success_where_one_had_to_be(
+    must_move: bool, verdict: str
+) -> None:
+    rows = by_name(list(notebooks.in_short([], {}, must_move=must_move)))
+    assert rows["suspends"].verdict.rpartition(" ")[2] == verdict
+    assert rows["resumes"].verdict.rpartition(" ")[2] == verdict
+    assert rows["lost"].verdict.endswith("met")
 
 
 @pytest.mark.parametrize(
@@ -334,7 +398,7 @@ def test_the_server_is_told_to_suspend_where_it_can(
 
 @pytest.mark.parametrize("count", [1, 250, 251, 252, 1000])
 def test_the_sum_of_a_pattern_is_known(count: int) -> None:
-    assert work._sum_of(count) == sum(i % 251 for i in range(count))
+    assert work.pattern_sum(count) == sum(i % 251 for i in range(count))
 
 
 def test_a_worker_does_what_it_is_told_and_says_what_it_cannot(bench: Bench) -> None:
@@ -429,7 +493,7 @@ def test_a_section_that_breaks_keeps_its_rows_and_says_so() -> None:
 def test_a_section_that_overruns_is_cut_and_what_it_left_is_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(running, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.2)
     rows = by_name(run(LEAVE + "import time; time.sleep(600)", seconds=0.7))
     assert rows["cut"].says.startswith("cut after its 1 s")
     assert "left_behind" not in rows
@@ -439,7 +503,7 @@ def test_a_section_that_overruns_is_cut_and_what_it_left_is_ended(
 def test_what_a_section_leaves_behind_when_it_ends_is_ended_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(running, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.2)
     rows = by_name(run(LEAVE))
     assert list(rows) == ["first", "pid"]
     assert is_over(int(rows["pid"].value or 0))
@@ -448,8 +512,8 @@ def test_what_a_section_leaves_behind_when_it_ends_is_ended_too(
 def test_a_checkpoint_helper_is_left_to_end_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(running, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(running, "HELPER_SECONDS", 0.1)
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(processes, "HELPER_SECONDS", 0.1)
     helper = LEAVE.replace(
         "time.sleep(600)']",
         "time.sleep(600)', 'jupyter_aistack.providers.nvidia.checkpoint.helper']",
@@ -526,9 +590,12 @@ def test_sections_are_listed_with_times_that_fit_together(
 
 
 def test_what_a_section_saves_the_next_may_use() -> None:
-    ends_at = gpu_suite.deadlines(["levels", "caps"], 60.0, 100.0)
-    assert ends_at == {"levels": 100 + 60 * 15 / 55, "caps": 160.0}
-    assert gpu_suite.deadlines(["caps"], 500.0, 0.0) == {"caps": 500.0}
+    names = ["levels", "caps"]
+    assert gpu_suite.share_of("levels", names, 90.0) == 90 * 10 / 45
+    assert gpu_suite.share_of("caps", ["caps"], 85.0) == 85.0
+    assert gpu_suite.share_of("caps", ["caps"], -1.0) < 0
+    least = gpu_suite.LEAST_SECONDS
+    assert gpu_suite.share_of("levels", gpu_suite.SECTIONS, 180.0) == least
 
 
 def test_a_section_for_which_no_time_is_left_is_left_out(tmp_path: Path) -> None:
@@ -548,9 +615,8 @@ def test_a_section_that_raises_says_why_in_its_row(
         raise RuntimeError("no such thing\nand more")
 
     monkeypatch.setattr(caps, "rows", broken)
-    options = argparse.Namespace(
-        section="caps", seconds=5.0, device="cpu", small=True, folder=tmp_path
-    )
+    words = ["--section=caps", "--seconds=5", "--device=cpu", "--small"]
+    options = gpu_suite.parsed([*words, f"--folder={tmp_path}"])
     assert gpu_suite.run_here(options) == 0
     first, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["name"] == "first"

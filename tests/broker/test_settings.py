@@ -191,6 +191,7 @@ def test_a_setting_that_makes_no_sense_is_named(setting: str, value: Any) -> Non
         ("off", None),
         ("auto", SuspendPolicy()),
         ({}, SuspendPolicy()),
+        ({"host_memory": "128GB"}, SuspendPolicy(host_bytes=128 * 10**9)),
         ({"warm": 0, "hard": "2h"}, SuspendPolicy(warm_seconds=0.0, hard_seconds=7200.0)),
         (
             {"host_share": "1/2", "context": "600MB", "margin": 0.1, "lock": 2, "retry": "5s", "longest_retry": "1min"},

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -63,6 +66,23 @@ print(json.dumps({"exit": exit_code, "state": state, "is_whole": is_whole, "pare
 """
 
 
+@contextmanager
+def program(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 def run(child: str) -> list[dict[str, Any]]:
     """What the child and then its parent have printed."""
     done = subprocess.run(
@@ -103,6 +123,47 @@ def test_a_forked_child_gets_a_lease_of_its_own(child: str) -> None:
     own, parent = run(child)
     assert own["child"] == own["lease"] != parent["parent"]
     assert (parent["exit"], parent["state"], parent["is_whole"]) == (0, "active", True)
+
+
+HOLD_FILE = """
+import sqlite3, sys
+held = sqlite3.connect(sys.argv[1].removeprefix("sqlite:///"), isolation_level=None)
+held.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+FORK_AMID_OPENING = """
+import os, sys, threading, time
+from jupyter_aistack.ledger.sql.ledger import SQLLedger
+
+ledger = SQLLedger(sys.argv[1])
+thread = threading.Thread(target=ledger.events)
+thread.start()
+while not ledger._lock.locked():  # it opens the ledger, and waits for the other process
+    time.sleep(0.001)
+pid = os.fork()
+if pid == 0:
+    ledger.events()
+    os._exit(0)
+print("forked", flush=True)
+thread.join()
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def test_a_child_that_is_forked_while_a_thread_opens_the_ledger_can_use_it(
+    own_ledger: str,
+) -> None:
+    with program(HOLD_FILE, own_ledger) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with program(FORK_AMID_OPENING, own_ledger) as forking:
+            assert forking.stdout is not None
+            forking.stdout.readline()
+            other.communicate()
+            # A child that waits for its parent's lock would wait for ever.
+            forking.communicate(timeout=30)
+            assert forking.returncode == 0
 
 
 FORK_IN_KERNEL = """

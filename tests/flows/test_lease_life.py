@@ -19,6 +19,7 @@ from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.core.model.policy import Queue
 from jupyter_aistack.core.model.request import Holder, HolderKind, RequestState
 from jupyter_aistack.system.processes import boot_id, started_at
+from jupyter_aistack.system.users import current_user
 from tests.fakes.kernel_server import (
     ALL,
     WriteKernel,
@@ -34,7 +35,7 @@ def holder(name: str, pid: int | None = None) -> Holder:
     return Holder(
         kind=HolderKind.KERNEL,
         id=name,
-        user="ann",
+        user=current_user(),
         host=boot_id(),
         pid=pid or os.getpid(),
     )
@@ -335,7 +336,7 @@ async def test_worker_leases_of_a_kernel_go_with_it(
     worker = Holder(
         kind=HolderKind.WORKER,
         id="w-0",
-        user="ann",
+        user=current_user(),
         host=boot_id(),
         pid=os.getpid(),
         parent=kernel_id,

@@ -1,43 +1,30 @@
-"""A short turn of ``python -m tests.stress``, and proof that its checker can find what
-it looks for.
-"""
+"""Proof that the checkers of ``python -m tests.stress`` can find what they look for."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
+from jupyter_aistack.testing import ManualClock
 from tests.fakes.leases import grant, wish
 from tests.paths import ROOT
+from tests.stress import replay
+from tests.stress.actor import TTL_SECONDS
+from tests.stress.journal import lives, notes
+from tests.stress.observer import Observer
 
 __all__ = ["grant", "wish"]
 
 Wish = Callable[..., Request]
 Granter = Callable[..., Lease]
-
-
-@pytest.fixture
-def stress() -> ModuleType:
-    """The module, wherever pytest was started from."""
-    spec = importlib.util.spec_from_file_location(
-        "aistack_stress", ROOT / "tests" / "stress.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -52,32 +39,6 @@ def history(tmp_path: Path, wish: Wish, grant: Granter) -> SQLLedger:
     return ledger
 
 
-def test_processes_that_are_killed_at_random_break_nothing() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "tests.stress",
-        "--operations",
-        "1000",
-        "--processes",
-        "4",
-        "--json",
-    ]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])
-    assert (
-        figures["double_grants"],
-        figures["alive_after_ttl"],
-        figures["problems"],
-    ) == (0, 0, [])
-    assert figures["operations"] >= 1000
-    assert figures["kills"] > 0
-    assert figures["events"]["LeaseGranted"] > 20
-
-
 def on_gpu_0(ledger: SQLLedger) -> dict[str, Lease]:
     """The leases, as if their slices were of the stress test's first GPU."""
     leases = ledger.leases(5.0, live=False)
@@ -87,52 +48,124 @@ def on_gpu_0(ledger: SQLLedger) -> dict[str, Lease]:
     }
 
 
-def test_the_checker_accepts_a_clean_history(
-    stress: ModuleType, history: SQLLedger
-) -> None:
-    assert stress.replay(history.events(), on_gpu_0(history)) == 0
-    assert stress.check(history, 100.0) == stress.Findings()
+def test_the_checker_accepts_a_clean_history(history: SQLLedger) -> None:
+    assert replay.replay(history.events(), on_gpu_0(history)) == 0
+    assert replay.check(history, "box", 100.0) == replay.Findings()
 
 
-def test_the_checker_finds_a_double_grant(
-    stress: ModuleType, history: SQLLedger
-) -> None:
+def test_the_checker_finds_a_double_grant(history: SQLLedger) -> None:
     never_given_back = [
         event for event in history.events() if event.kind.value != "LeaseReleased"
     ]
-    assert stress.replay(never_given_back, on_gpu_0(history)) == 1
+    assert replay.replay(never_given_back, on_gpu_0(history)) == 1
 
 
 def test_the_checker_finds_a_lease_that_outlived_its_time(
-    stress: ModuleType, history: SQLLedger, monkeypatch: pytest.MonkeyPatch
+    history: SQLLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "jupyter_aistack.ledger.transactions.expire_due",
         lambda rows, now, half_life: [],
     )
-    assert stress.check(history, 100.0).alive_after_ttl == 2
+    assert replay.check(history, "box", 100.0).alive_after_ttl == 2
 
 
 def test_the_checker_finds_use_that_was_charged_twice_or_never(
-    stress: ModuleType, history: SQLLedger
+    history: SQLLedger,
 ) -> None:
     leases = {lease.id: lease for lease in history.leases(5.0, live=False)}
     (account,) = history.read("box", 5.0).accounts
-    assert stress.miscounted([account], leases) == []
+    assert replay.miscounted([account], leases) == []
     twice = replace(account, decayed=2 * account.decayed)
-    assert stress.miscounted([twice], leases) == [
+    assert replay.miscounted([twice], leases) == [
         "the account of ann in default is not what their leases used"
     ]
-    assert stress.miscounted([], leases) == [
+    assert replay.miscounted([], leases) == [
         "accounts without an ended lease, or the other way round"
     ]
 
 
-def test_the_checker_finds_events_that_are_missing(
-    stress: ModuleType, history: SQLLedger
-) -> None:
+def test_the_checker_finds_events_that_are_missing(history: SQLLedger) -> None:
     leases = {lease.id: lease for lease in history.leases(5.0, live=False)}
-    assert stress.incoherent(history.events(after=2), leases) == [
+    assert replay.incoherent(history.events(after=2), leases) == [
         "leases without a grant, or granted twice"
     ]
-    assert stress.incoherent(history.events(limit=2), leases)
+    assert replay.incoherent(history.events(limit=2), leases)
+
+
+class Watch:
+    """An observer of the history, whose holder lives or not as a test says."""
+
+    def __init__(self, ledger: SQLLedger, folder: Path) -> None:
+        self.is_living = True
+        self.turns = [0]
+        self.observer = Observer(
+            ledger,
+            folder,
+            lambda: self.turns,
+            lambda: self.turns,
+            is_seen=lambda holder: True,
+            is_living=lambda folder, holder: self.is_living,
+        )
+
+
+def test_the_observer_finds_a_lease_that_a_living_holder_lost(
+    history: SQLLedger, tmp_path: Path
+) -> None:
+    watch = Watch(history, tmp_path)
+    watch.observer.look()
+    (lease, _) = history.leases(5.0)
+    history.step(lease.id, lease.token, LeaseTransition.REAP, 5.0)
+    watch.observer.look()
+    assert set(watch.observer.observations.lost) == {lease.id}
+
+
+def test_the_observer_lets_the_dead_lose_their_leases(
+    history: SQLLedger, tmp_path: Path
+) -> None:
+    watch = Watch(history, tmp_path)
+    watch.is_living = False
+    (lease, _) = history.leases(5.0)
+    history.step(lease.id, lease.token, LeaseTransition.REAP, 5.0)
+    watch.observer.look()
+    assert watch.observer.observations.lost == {}
+
+
+def test_the_observer_finds_what_the_dead_hold_after_their_time(
+    history: SQLLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock(0.0)
+    monkeypatch.setattr("tests.stress.observer.time.monotonic", clock)
+    watch = Watch(history, tmp_path)
+    watch.is_living = False
+    watch.observer.look()
+    clock.advance(TTL_SECONDS + 0.1)
+    watch.observer.look()
+    watch.turns = [1]  # it had begun before the time was over
+    watch.observer.look()
+    assert watch.observer.observations.lingering == {}
+    watch.turns = [2]
+    watch.observer.look()
+    assert len(watch.observer.observations.lingering) == 2
+
+
+def test_a_journal_tells_who_lives(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.stress.journal import *;"
+        "own = Journal(Path(sys.argv[1]), 'me'); own.note(HANDED, 'l-1');"
+        "print('there', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    with holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert lives(tmp_path, "me")
+        holder.kill()
+        holder.wait()
+    assert not lives(tmp_path, "me")
+    assert notes(tmp_path, "me") == [("handed", "l-1")]

@@ -160,13 +160,14 @@ class Host:
             time.sleep(0.05)
 
     def held(self) -> dict[int, int]:
-        """What the driver lists, by process."""
+        """What the driver lists with memory, by process."""
         lines = (
             dict(part.split("=") for part in line.split()[1:])
             for line in self.nvml.read_text().splitlines()
             if line.startswith("process ")
         )
-        return {int(line["pid"]): int(line["memory"]) for line in lines}
+        held = {int(line["pid"]): int(line["memory"]) for line in lines}
+        return {pid: size for pid, size in held.items() if size}
 
     def state(self, pid: int) -> str:
         return str(json.loads(self.states.read_text()).get(str(pid), "running"))

@@ -16,6 +16,7 @@ from jupyter_aistack.server import kernels as kernels_module
 from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.maintenance.loop import renew_leases
+from jupyter_aistack.system.users import current_user
 from jupyter_aistack.testing import holder, simulated_broker
 from tests.fakes.waiting import until
 
@@ -38,7 +39,7 @@ async def test_kernel_that_is_gone_for_a_while_loses_its_lease_and_its_place(
     """
     kernel_id = await start_kernel(jp_fetch)
     await until(lambda: kernel_id in _kernels(server)._known)
-    ours = holder(kernel_id, host=context.broker.host)
+    ours = holder(kernel_id, user=current_user(), host=context.broker.host)
     lease_id = context.broker.submit("1", ours).lease_id
     waiting = context.broker.submit("1", ours)
     monkeypatch.setattr(kernels_module, "GRACE_SECONDS", 0.0)
@@ -122,9 +123,10 @@ async def test_kernel_being_started_is_not_gone(
 
 def test_lease_freed_by_a_kernel_that_is_gone_is_not_granted_to_it_again() -> None:
     broker = simulated_broker()
-    first = broker.submit("1", holder("kernel-1"))
+    first = broker.submit("1", holder("kernel-1", user=current_user()))
     again, other = (
-        broker.submit("1", holder(name)) for name in ("kernel-1", "kernel-2")
+        broker.submit("1", holder(name, user=current_user()))
+        for name in ("kernel-1", "kernel-2")
     )
     renew_leases(broker, frozenset({"kernel-1"}))
     states = [
@@ -135,9 +137,11 @@ def test_lease_freed_by_a_kernel_that_is_gone_is_not_granted_to_it_again() -> No
 
 def test_worker_of_a_kernel_that_is_gone_loses_its_lease_too() -> None:
     broker = simulated_broker()
-    own = broker.submit("1/4", holder("kernel-1")).lease_id
-    workers = broker.submit("1/4", holder("worker-0", parent="kernel-1")).lease_id
-    others = broker.submit("1/4", holder("kernel-2")).lease_id
+    own = broker.submit("1/4", holder("kernel-1", user=current_user())).lease_id
+    workers = broker.submit(
+        "1/4", holder("worker-0", user=current_user(), parent="kernel-1")
+    ).lease_id
+    others = broker.submit("1/4", holder("kernel-2", user=current_user())).lease_id
     renew_leases(broker, frozenset({"kernel-1"}))
     assert [broker.lease(i).is_live for i in (own, workers, others)] == [
         False,

@@ -37,3 +37,12 @@ def test_a_limit_above_the_hosts_memory_gives_no_more(monkeypatch) -> None:
     in_groups(monkeypatch, MemoryGroup(limit=1 << 50, used=GIB))
     assert memory.total_bytes() == psutil.virtual_memory().total
     assert memory.available_bytes() <= memory.total_bytes()
+
+
+def test_memory_that_a_host_has_yet_to_get_is_available(monkeypatch) -> None:
+    in_groups(monkeypatch)
+    total = psutil.virtual_memory().total
+    assert memory.available_bytes(2 * total) > total
+    assert memory.available_bytes(total // 2) > 0, "less than it has changes nothing"
+    in_groups(monkeypatch, MemoryGroup(limit=64 * MIB, used=MIB))
+    assert memory.available_bytes(2 * total) == 63 * MIB

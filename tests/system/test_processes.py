@@ -56,6 +56,10 @@ def test_a_process_is_known_by_its_pid_and_its_start() -> None:
     assert is_alive(os.getpid(), since)
     assert is_alive(os.getpid(), None)
     assert not is_alive(os.getpid(), since + 60)
+    # The tick after, or before: a container that was started again at once.
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    assert not is_alive(os.getpid(), since + tick)
+    assert not is_alive(os.getpid(), since - tick)
 
 
 def test_setting_the_clock_makes_nobody_another(

@@ -58,8 +58,14 @@ class Device(Protocol):
         bytes given back.
         """
 
+    def host_block_bytes(self, size_bytes: int) -> int:
+        """How much host memory is really taken for a buffer of this size."""
+
     def host_buffer(self, size_bytes: int) -> Any:
         """Host memory, as a tensor of bytes."""
+
+    def give_back_host(self) -> None:
+        """Let the system have host memory that nothing refers to any more."""
 
     def why_not(self) -> str:
         """Why nothing of this process may be moved now; empty when it may."""
@@ -122,6 +128,24 @@ class Cuda:
             return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True)
         return _pageable(size_bytes)
 
+    def host_block_bytes(self, size_bytes: int) -> int:
+        """torch's allocator of pinned memory rounds up to a power of two
+        (c10/core/CachingHostAllocator.h, `allocate`).
+        """
+        return next_power_of_two(size_bytes) if _has_started() else size_bytes
+
+    def give_back_host(self) -> None:
+        """That allocator keeps what is freed until it is told to let go."""
+        import torch
+
+        if not _has_started():
+            return_unused()
+            return
+        empty = getattr(torch.accelerator, "empty_host_cache", None)
+        empty = empty or getattr(torch._C, "_host_emptyCache", None)
+        if empty is not None:
+            empty()
+
     def why_not(self) -> str:
         import torch
 
@@ -164,6 +188,12 @@ class Cpu:
     def host_buffer(self, size_bytes: int) -> Any:
         return _pageable(size_bytes)
 
+    def host_block_bytes(self, size_bytes: int) -> int:
+        return size_bytes
+
+    def give_back_host(self) -> None:
+        return_unused()
+
     def why_not(self) -> str:
         return ""
 
@@ -181,6 +211,11 @@ def device_named(kind: str) -> Device:
             field="device",
         )
     return devices[kind]
+
+
+def next_power_of_two(size_bytes: int) -> int:
+    """The smallest power of two that is at least so large."""
+    return 1 << max(0, size_bytes - 1).bit_length()
 
 
 def _has_started() -> bool:

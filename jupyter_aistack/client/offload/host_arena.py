@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .cuda import Device
 
@@ -17,12 +17,20 @@ there.
 """
 
 
-@dataclass
+@dataclass(frozen=True)
 class HostBlock:
     """A stretch of host memory, filled from its beginning."""
 
     buffer: Any
-    used: int = 0
+
+
+class _Plan(NamedTuple):
+    """Where storages go: for each its block and the offset in it; and the sizes of the
+    blocks that are to be made for that, after those that are there.
+    """
+
+    places: list[tuple[int, int]]
+    new_blocks: list[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,9 @@ class StorageLocation:
 class Arena:
     """The host memory of one registration. Blocks are kept from one time to the next
     until dropped.
+
+    A block is as large as the device's host memory comes: all of it is counted, and
+    filled.
     """
 
     device: Device
@@ -54,8 +65,8 @@ class Arena:
         return sum(len(block.buffer) for block in self.blocks)
 
     def missing_bytes(self, sizes: Sequence[int]) -> int:
-        """About how much more host memory it takes to place storages of these sizes."""
-        return max(0, sum(map(_aligned, sizes)) - self.size_bytes)
+        """How much more host memory it takes to place storages of these sizes."""
+        return sum(self._plan(sizes).new_blocks)
 
     def place(self, sizes: Sequence[int]) -> list[StorageLocation]:
         """Places for storages of these sizes, in that order; whatever lay there before
@@ -64,33 +75,45 @@ class Arena:
         Raises:
             RuntimeError: from torch, when the host has no memory for it.
         """
-        for block in self.blocks:
-            block.used = 0
-        rest = sum(map(_aligned, sizes))
-        locations = []
-        for size in sizes:
-            aligned = _aligned(size)
-            block = self._block(aligned, rest)
-            locations.append(
-                StorageLocation(buffer=block.buffer, offset=block.used, size_bytes=size)
+        plan = self._plan(sizes)
+        for size in plan.new_blocks:
+            self.blocks.append(HostBlock(self.device.host_buffer(size)))
+        return [
+            StorageLocation(
+                buffer=self.blocks[block].buffer, offset=offset, size_bytes=size
             )
-            block.used += aligned
-            rest -= aligned
-        return locations
+            for size, (block, offset) in zip(sizes, plan.places, strict=True)
+        ]
 
-    def _block(self, size: int, rest: int) -> HostBlock:
-        """A block with so many free bytes; a new block is made large enough for the `rest`."""
-        for block in self.blocks:
-            if block.used + size <= len(block.buffer):
-                return block
-        buffer = self.device.host_buffer(max(size, min(rest, BLOCK_BYTES)))
-        block = HostBlock(buffer)
-        self.blocks.append(block)
-        return block
+    def _plan(self, sizes: Sequence[int]) -> _Plan:
+        """Where storages of these sizes go, the largest first, so that the small ones
+        fill what those leave of their blocks.
+        """
+        capacities = [len(block.buffer) for block in self.blocks]
+        used = [0] * len(capacities)
+        places = [(0, 0)] * len(sizes)
+        rest = sum(map(_aligned, sizes))
+        for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+            size = _aligned(sizes[index])
+            fitting = (
+                block
+                for block, capacity in enumerate(capacities)
+                if used[block] + size <= capacity
+            )
+            block = next(fitting, len(capacities))
+            if block == len(capacities):
+                least = max(size, min(rest, BLOCK_BYTES))
+                capacities.append(self.device.host_block_bytes(least))
+                used.append(0)
+            places[index] = (block, used[block])
+            used[block] += size
+            rest -= size
+        return _Plan(places, capacities[len(self.blocks) :])
 
     def drop(self) -> None:
         """Let the host have its memory back."""
         self.blocks.clear()
+        self.device.give_back_host()
 
 
 def _aligned(size: int) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ class Offload:
         self.keep_host = keep_host
         self._arena = Arena(device)
         self._parked: tuple[_Parked, ...] = ()
+        # Where it is forgotten without `close`, its host memory must not stay pinned.
+        weakref.finalize(self, self._arena.drop).atexit = False
 
     @property
     def is_suspended(self) -> bool:
@@ -151,21 +154,11 @@ class Offload:
         with _transfer_lock:
             if not self._parked:
                 return TransferResult()
-            began_at = time.perf_counter()
-            all_parked = self._parked
-            self._allocate_on_device(all_parked)
-            self.device.copy(
-                (_bytes_of(parked.storage), parked.location.bytes)
-                for parked in all_parked
-            )
-            # Complete before a tensor stands on it again.
-            self.device.synchronize()
-            for parked in all_parked:
-                _refer(parked, to_host=False)
-            self._parked = ()
+            result = self._copy_back()
+            # Nothing refers to the host copies any more: only so can they be freed.
             if not self.keep_host:
                 self._arena.drop()
-            return _result(began_at, all_parked, 0)
+            return result
 
     @contextmanager
     def suspended(self) -> Iterator[TransferResult]:
@@ -297,6 +290,20 @@ class Offload:
             )
 
     # -- back --------------------------------------------------------------------------
+
+    def _copy_back(self) -> TransferResult:
+        began_at = time.perf_counter()
+        all_parked = self._parked
+        self._allocate_on_device(all_parked)
+        self.device.copy(
+            (_bytes_of(parked.storage), parked.location.bytes) for parked in all_parked
+        )
+        # Complete before a tensor stands on it again.
+        self.device.synchronize()
+        for parked in all_parked:
+            _refer(parked, to_host=False)
+        self._parked = ()
+        return _result(began_at, all_parked, 0)
 
     def _allocate_on_device(self, all_parked: tuple[_Parked, ...]) -> None:
         """Allocate everything before a byte is copied; all or nothing."""

@@ -206,6 +206,12 @@ class Fault:
     is_device_wide: bool = False
 
 
+EVERY_DEVICE = "*"
+"""The device of a slice of which no device is known: it may be cut from any, and takes
+as much of each.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Slice:
     """The smallest thing that can be leased.

@@ -143,9 +143,12 @@ class SuspendPolicy:
             whatever waits (hysteresis).
         hard_seconds: after so long without use it is suspended though nothing waits.
         context_bytes, margin_share: what a restore needs beside its state: the driver's
-            context, and a share of it.
+            context, and a share of it. None for the context's size as it was measured
+            on the host; it is none where nothing was, as on simulated devices.
         host_share: most of the host's available memory that suspended state may take, 0
             to 1.
+        host_bytes: memory that the host may have in all, where it grows as it is used;
+            None for what it has.
         lock_seconds: how long to wait for a kernel's device work to end before giving
             up.
         retry_seconds, longest_retry_seconds: pause after a first such failure, doubled
@@ -154,9 +157,10 @@ class SuspendPolicy:
 
     warm_seconds: float = 60.0
     hard_seconds: float = 30 * 60.0
-    context_bytes: int = 500_000_000
+    context_bytes: int | None = None
     margin_share: float = 0.05
     host_share: float = 0.6
+    host_bytes: int | None = None
     lock_seconds: float = 5.0
     retry_seconds: float = 10.0
     longest_retry_seconds: float = 600.0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jupyter_aistack.core.model.device_state import SuspendMethod
+from jupyter_aistack.core.model.policy import SuspendPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,14 @@ class SuspendCapability:
         """Why nothing can be suspended; empty when something can, or may."""
         is_off = self.tier is SuspendMethod.OFF and not self.is_being_tested
         return self.why if is_off else ""
+
+    def measured(self, policy: SuspendPolicy) -> SuspendPolicy:
+        """The policy, with the size of a context as it was measured where it names
+        none.
+        """
+        if policy.context_bytes is not None:
+            return policy
+        return replace(policy, context_bytes=self.context_bytes)
 
 
 UNTESTED = SuspendCapability(

@@ -10,6 +10,10 @@ RESIDUE_BYTES = 2 << 20
 """A process that was checkpointed may stay listed, with nothing or with about 1 MiB
 (NVIDIA/cuda-checkpoint#31).
 """
+WORKSPACE_BYTES = 64 << 20
+"""What cuBLAS keeps in a framework's pool: 32 MiB on Hopper, and as much for cuBLASLt
+(torch, "cuBLAS workspaces").
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +45,25 @@ def has_left(before: DeviceUse, after: DeviceUse) -> bool:
     assert after.used_bytes is not None
     freed = before.used_bytes - after.used_bytes
     return freed >= before.held_bytes - RESIDUE_BYTES
+
+
+def staying_bytes(
+    held_bytes: int | None,
+    *,
+    pool_bytes: int | None,
+    context_bytes: int | None,
+    contexts: int,
+) -> int | None:
+    """What may stay on a device when all that is registered has left it: contexts, with
+    the code that libraries have loaded into them. None where that is not known.
+
+    Args:
+        held_bytes: what the processes held before.
+        pool_bytes: how much of it was in the pools of frameworks; what lies beside them
+            is the context. None where that is not known of all processes.
+        context_bytes: what a bare context takes here.
+        contexts: processes that have one.
+    """
+    if pool_bytes is not None and held_bytes is not None:
+        return max(0, held_bytes - pool_bytes) + WORKSPACE_BYTES
+    return None if context_bytes is None else context_bytes * max(1, contexts)

@@ -173,7 +173,8 @@ def lacks_memory(host: HostMemory, candidate: SuspendCandidate) -> str:
         device = host.devices[device_id]
         # One percent and a context's worth may be missing: the driver keeps some for
         # itself.
-        tolerance = device.budget_bytes // 100 + host.policy.context_bytes
+        context_bytes = host.policy.context_bytes or 0
+        tolerance = device.budget_bytes // 100 + context_bytes
         is_free = device.free_bytes + tolerance >= candidate.memory_bytes
         if not is_free and _has_suspended(host, device_id):
             return f"waits for memory of its device: {format_bytes(device.free_bytes)} are free"

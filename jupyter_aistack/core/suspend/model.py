@@ -131,7 +131,7 @@ def host_capacity(available_bytes: int, *, suspended_bytes: int, share: float) -
 def restore_bytes(candidate: SuspendCandidate, policy: SuspendPolicy) -> int:
     """What had better be free on each of its devices before it is resumed."""
     with_margin = math.ceil(candidate.copied_bytes * (1 + policy.margin_share))
-    return with_margin + policy.context_bytes
+    return with_margin + (policy.context_bytes or 0)
 
 
 def promised_bytes(

@@ -23,12 +23,15 @@ from jupyter_aistack.ledger.transactions import REFUSALS
 
 from . import database, schema
 from .explained import explained
+from .fork_gate import ForkGate
 from .presence import FilePresence, Presence, SessionPresence
 from .rows import OpenDatabase, SQLRows
+from .salvage import RowReader
 from .statements import statements_for
 from .url import identity, is_sqlite, parse_url, without_secrets
 
-_open_ledgers: weakref.WeakSet[SQLLedger] = weakref.WeakSet()
+_ledgers: weakref.WeakSet[SQLLedger] = weakref.WeakSet()
+_gate = ForkGate()
 
 
 class SQLLedger(TransactionalLedger):
@@ -48,9 +51,12 @@ class SQLLedger(TransactionalLedger):
         self._url = parse_url(url)
         self.shown_url = without_secrets(self._url)
         """The URL without its password, for people."""
+        self._reader = RowReader(self.shown_url)
         self._renew_locks()
         self._opened: OpenDatabase | None = None
         self._presence: Presence | None = None
+        # Before it is opened: another thread may fork while one opens it.
+        _ledgers.add(self)
 
     def read(self, host: str, now: float) -> LedgerState:
         """As the port says. What has not changed since the last time is not read again,
@@ -82,6 +88,7 @@ class SQLLedger(TransactionalLedger):
         with (
             explained(self._url),
             database.alone(self._turn) if writes and is_file else nullcontext(),
+            _gate.call(),
             database.transaction(opened.engine, writes=writes) as connection,
         ):
             rows = SQLRows(connection, opened, is_sqlite=is_file)
@@ -92,6 +99,9 @@ class SQLLedger(TransactionalLedger):
                 rows.commit()
                 raise
             rows.commit()
+
+    def problems(self) -> tuple[str, ...]:
+        return self._reader.problems()
 
     # -- who lives ---------------------------------------------------------------------
 
@@ -131,8 +141,17 @@ class SQLLedger(TransactionalLedger):
         self._close_connections()
 
     def _close_connections(self) -> None:
-        with self._lock:
+        with _gate.call(), self._lock:
             self._forget()
+
+    def _close_before_fork(self) -> None:
+        # Whoever has the lock now is opening the ledger, for longer than a fork waits:
+        # there is nothing to be closed yet.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._forget()
+            finally:
+                self._lock.release()
 
     # -- opening and closing -----------------------------------------------------------
 
@@ -141,12 +160,11 @@ class SQLLedger(TransactionalLedger):
         opened = self._opened
         if opened is not None and opened.identity == current:
             return opened
-        with self._lock:
+        with _gate.call(), self._lock:
             if self._opened is not None and self._opened.identity != current:
                 self._forget()
             if self._opened is None:
                 self._opened = self._create()
-                _open_ledgers.add(self)
             return self._opened
 
     def _forget(self) -> None:
@@ -162,7 +180,7 @@ class SQLLedger(TransactionalLedger):
             with engine.begin() as connection:
                 schema.bring_up_to_date(connection, self.shown_url)
         statements = statements_for(engine.dialect)
-        return OpenDatabase(engine, statements, identity(self._url))
+        return OpenDatabase(engine, statements, identity(self._url), self._reader)
 
     def _renew_locks(self) -> None:
         self._lock = threading.Lock()
@@ -173,20 +191,25 @@ class SQLLedger(TransactionalLedger):
 def _close_before_fork() -> None:
     # SQLite's locks do not cross a fork, but what a child inherits would make it
     # believe that it holds them.
-    for ledger in list(_open_ledgers):
-        ledger._close_connections()
+    _gate.close()
+    for ledger in list(_ledgers):
+        ledger._close_before_fork()
 
 
 def _renew_locks() -> None:
-    for ledger in list(
-        _open_ledgers
-    ):  # a thread that held a lock is not in the child, and would never release it
+    _gate.renew()
+    # A thread that held a lock is not in the child, and would never release it.
+    for ledger in list(_ledgers):
         ledger._renew_locks()
         ledger._leave_presence_to_parent()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_close_before_fork, after_in_child=_renew_locks)
+    os.register_at_fork(
+        before=_close_before_fork,
+        after_in_parent=_gate.open,
+        after_in_child=_renew_locks,
+    )
 
 
 def _later(state: LedgerState, now: float) -> LedgerState:

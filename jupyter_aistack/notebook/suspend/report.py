@@ -24,6 +24,11 @@ circle.
 LINKED_WITH_CUPTI = frozenset({"torch", "jax", "jaxlib", "tensorflow"})
 """Libraries with which CUPTI is loaded though nothing is profiled (pytorch#157381)."""
 
+OTHER_ALLOCATORS = frozenset(
+    {"jax", "tensorflow", "cudf", "rmm", "numba.cuda", "pycuda", "onnxruntime", "vllm"}
+)
+"""Libraries that take device memory outside the pools of torch and CuPy."""
+
 
 def trim() -> None:
     """Drop garbage and free what torch and CuPy keep cached: cached blocks would be
@@ -50,7 +55,9 @@ def report(kinds: Collection[str]) -> JSON:
             is shared with another process; ``graphs``: live CUDA graphs;
             ``profiler``: the profiler that runs; ``links_cupti``: a library is loaded
             that brings CUPTI along, used or not; ``registered_bytes``: what
-            `offloadable` objects hold on devices.
+            `offloadable` objects hold on devices; ``pool_bytes``: what torch and CuPy
+            have taken of devices for their pools, None where another library is loaded
+            that takes memory of its own.
     """
     return {
         "cuda": started_runtime() == "CUDA",
@@ -61,6 +68,7 @@ def report(kinds: Collection[str]) -> JSON:
         "profiler": profiler(),
         "links_cupti": not LINKED_WITH_CUPTI.isdisjoint(sys.modules),
         "registered_bytes": _registered_bytes(kinds),
+        "pool_bytes": pool_bytes(),
     }
 
 
@@ -154,6 +162,30 @@ def graphs() -> int:
     if graph is None:
         return 0
     return sum(issubclass(type(object_), graph) for object_ in gc.get_objects())
+
+
+def pool_bytes() -> int | None:
+    """Device memory in the pools of torch and CuPy; None where another library may hold
+    some as well.
+    """
+    if not OTHER_ALLOCATORS.isdisjoint(sys.modules):
+        return None
+    pools = [_torch_pool_bytes(), _cupy_pool_bytes()]
+    return sum(pools) if any(pools) else None
+
+
+def _torch_pool_bytes() -> int:
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is None or not cuda.is_initialized():
+        return 0
+    return sum(cuda.memory_reserved(index) for index in range(cuda.device_count()))
+
+
+def _cupy_pool_bytes() -> int:
+    cupy = sys.modules.get("cupy")
+    if cupy is None or not hasattr(cupy, "get_default_memory_pool"):
+        return 0
+    return int(cupy.get_default_memory_pool().total_bytes())
 
 
 def profiler() -> str:

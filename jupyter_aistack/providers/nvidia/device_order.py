@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-ORDER_SECONDS = 15.0
-"""How long CUDA may take to start, in a child of its own."""
+ORDER_SECONDS = 30.0
+"""How long CUDA may take to start, in a child of its own: on a host of eight
+GPUs the first start takes seven seconds and more."""
 _CUTS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
 
 
@@ -26,6 +28,8 @@ def cuda_order(environment: Mapping[str, str]) -> tuple[str, ...] | None:
         environment: of the process whose numbers are meant.
     """
     shown = {k: v for k, v in environment.items() if k != "CUDA_VISIBLE_DEVICES"}
+    # No client of whatever MPS daemon there is: its server may not be ready.
+    shown["CUDA_MPS_PIPE_DIRECTORY"] = os.devnull
     try:
         asked = subprocess.run(
             [sys.executable, "-I", "-S", __file__],

@@ -17,7 +17,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.core.suspend.capability import SuspendCapability
-from jupyter_aistack.core.suspend.departure import DeviceUse, has_left
+from jupyter_aistack.core.suspend.departure import DeviceUse, has_left, staying_bytes
 from jupyter_aistack.core.suspend.model import candidate_of, needed_bytes
 from jupyter_aistack.exceptions import CheckpointFailed
 from jupyter_aistack.providers.nvidia.checkpoint.inspection import inspect_processes
@@ -36,6 +36,7 @@ from .driver_checkpoint import (
 from .kernel_agent import AgentCall, Busy, KernelAgent
 from .memory_probe import WORKING, MemoryProbe, MemoryReading, home_of
 from .outcomes import (
+    CONTEXT_UNKNOWN,
     Outcome,
     lost,
     remainder,
@@ -85,6 +86,10 @@ class SuspendExecutor:
         self._clock = clock
         self._host_capacity = host_capacity
         self._log = log
+
+    @property
+    def _policy_in_force(self) -> SuspendPolicy:
+        return self._capability().measured(self._policy)
 
     # -- looking -----------------------------------------------------------------------
 
@@ -246,17 +251,24 @@ class SuspendExecutor:
 
         size = int(answer["size_bytes"])
         if not report.is_simulated:
-            most = self._policy.context_bytes * max(1, len(report.contexts))
+            most = staying_bytes(
+                before.held_bytes,
+                pool_bytes=report.own_pool_bytes,
+                context_bytes=self._policy_in_force.context_bytes,
+                contexts=len(report.contexts),
+            )
+            if most is None:
+                return self._undo_offload(lease, size, CONTEXT_UNKNOWN)
             left = self._probe.settled(lease, most).held_bytes
             if left is None or left > most:
-                return self._undo_offload(lease, size, left)
+                why = f"{remainder(left)}: it is not registered"
+                return self._undo_offload(lease, size, why)
             size = max(0, (before.held_bytes or 0) - left)
         note = self._logged_figures(lease, size, begin, {})
         return suspended(size, SuspendMethod.OFFLOAD, note)
 
-    def _undo_offload(self, lease: Lease, size: int, left: int | None) -> Outcome:
-        """Bring back what was registered: too much beside it has stayed."""
-        why = f"{remainder(left)}: it is not registered"
+    def _undo_offload(self, lease: Lease, size: int, why: str) -> Outcome:
+        """Bring back what was registered: too much beside it may have stayed."""
         if "error" in self._agent.copy_in(lease):
             # What is out stays out until a cell needs it.
             return suspended(size, SuspendMethod.OFFLOAD, why)
@@ -316,7 +328,7 @@ class SuspendExecutor:
         for device, memory in self._probe.cards(home_of(lease)).items():
             if memory is None:
                 return f"the driver does not say what is free on {device}"
-            need = needed_bytes(candidate, memory, self._policy)
+            need = needed_bytes(candidate, memory, self._policy_in_force)
             if memory.free_bytes < need:
                 return (
                     f"{device} has {format_bytes(memory.free_bytes)} free, and "

@@ -12,6 +12,9 @@ from jupyter_aistack.core.model.units import format_bytes
 Outcome = Callable[[DeviceState], DeviceState]
 """Changes the device state of a lease; given to `Broker.update_device_state`."""
 
+CONTEXT_UNKNOWN = (
+    "what a context takes here is not known, so what has left is not either"
+)
 RESTART = "restart the kernel, and run its cells again"
 
 

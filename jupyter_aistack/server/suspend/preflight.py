@@ -55,6 +55,16 @@ class PreflightReport:
             sorted(process.pid for process in self.processes if process.has_context)
         )
 
+    @property
+    def own_pool_bytes(self) -> int | None:
+        """What the pools of its frameworks hold, where its agent speaks for all that is
+        on the device.
+        """
+        if self.report is None or self.contexts != (self.root_pid,):
+            return None
+        size = self.report.get("pool_bytes")
+        return None if size is None else int(size)
+
 
 def why_not(facts: PreflightReport) -> str:
     """Why its state must stay where it is, in one sentence; empty when it may be

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -19,11 +19,17 @@ from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind, Enforcement
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, HolderKind
+from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.providers.nvidia.provider import GPUProvider
+from jupyter_aistack.system.memory import available_bytes, total_bytes
 
-GIB, GB, MIB = 1 << 30, 10**9, 1 << 20
 STRICT = "strict"
+DRY_SECONDS = 4.0
 _numbers = count(1)
+
+
+class WorkFailed(Exception):
+    """A tenant could not do what it was told; says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +81,22 @@ class Bench:
         small: little of everything.
         ends_at: when it must be done, on the monotonic clock.
         folder: where it may leave files.
+        host_bytes: memory of the host by whoever knows it: that of some machines grows
+            as it is used. None for what is available now.
     """
 
     device: str
     small: bool
     ends_at: float
     folder: Path
+    host_bytes: int | None = None
+
+    @property
+    def host_room(self) -> int:
+        """Bytes of the host's memory that may be counted on."""
+        known = self.host_bytes or 0
+        in_use = total_bytes() - available_bytes()
+        return max(available_bytes(), known - in_use)
 
     @property
     def left(self) -> float:
@@ -92,10 +108,10 @@ class Bench:
         return small if self.small else full
 
     def affords(self, seconds: float) -> bool:
-        """Whether something that takes so long can still be done; in a dry run all
-        can.
+        """Whether something that takes so long on a GPU can still be done. In a dry run
+        it is done as long as there is any time: there is little of everything.
         """
-        return self.device == "cpu" or self.left > seconds
+        return self.left > (DRY_SECONDS if self.device == "cpu" else seconds)
 
 
 def modes() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -108,6 +124,21 @@ def modes() -> Iterator[tuple[str, dict[str, Any]]]:
         yield "advisory", {"enforcement": "advisory"}
     if "mps_strict" in known:
         yield STRICT, {"mps_strict": True}
+
+
+def by_mode(
+    measure: Callable[[str, dict[str, Any]], Iterator[Row]],
+) -> Iterator[Row]:
+    """The rows of the firmest way that can be had: where a lease is refused, or what it
+    gives cannot be used, that is said, and the next way is measured.
+    """
+    for name, settings in modes():
+        try:
+            yield from measure(name, settings)
+        except (AIStackError, WorkFailed) as error:
+            yield Row(name=f"{name}.failed", says=f"failed: {error}")
+            continue
+        return
 
 
 def level_of(prepared: Preparation, mode: str) -> str:

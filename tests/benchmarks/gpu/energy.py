@@ -2,7 +2,8 @@
 
 The counter is read before and after a load of two tenants. Beside it stand the power
 that was drawn, summed up over the same time, and what the accounts give to leases and
-to the system, where they keep any. A read must be cheap.
+to the system, where they keep any. Leases are judged without the system: accounts that
+charge it everything add up as well, and tell nobody what he used. A read must be cheap.
 """
 
 from __future__ import annotations
@@ -19,12 +20,28 @@ from typing import Any
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device import Device
-from tests.benchmarks.gpu.bench import Bench, Row, broker, environment, gpus, leased
+from tests.benchmarks.gpu.bench import (
+    Bench,
+    Row,
+    broker,
+    by_mode,
+    environment,
+    gpus,
+    leased,
+)
 from tests.benchmarks.gpu.workers import all_at_once, worker
 
-SECONDS = 25.0
-LOAD_SECONDS, LOOK_SECONDS = 12.0, 0.1
+SECONDS = 20.0
+LOAD_SECONDS, LOOK_SECONDS = 10.0, 0.1
 DRY_WATTS = 400.0
+TENANTS = 2
+SYSTEM = "system"
+LEAST_OF_LEASES = 0.95
+"""Of the counter: all of the GPU is leased and at work, so its leases are to be charged
+all of it. What is left to the system must be measured at the edges only.
+"""
+LEAST_BALANCE = 0.8
+NO_COUNTER = "this GPU has no energy counter, or it did not move"
 Sample = tuple[float, float, float]
 """Seconds, watts, and the counter in joules."""
 Parts = Mapping[str, float]
@@ -32,16 +49,20 @@ Parts = Mapping[str, float]
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    tick(bench)
-    with broker() as made:
-        devices = gpus(made)
-        if not devices:
-            yield Row(name="energy", says="no GPU here can be shared")
-            return
-        samples, reads, parts = under_load(bench, made, devices[0])
-    yield Row(name="read_ms", value=1000 * median(reads), most=10.0)
-    yield from summed(samples)
-    yield from accounted(samples, parts)
+    def measure(mode: str, settings: dict[str, Any]) -> Iterator[Row]:
+        tick(bench)
+        with broker(**settings) as made:
+            devices = gpus(made)
+            if not devices:
+                yield Row(name="energy", says="no GPU here can be shared")
+                return
+            yield Row(name="load", says=f"{mode}: two halves at work")
+            samples, reads, parts = under_load(bench, made, devices[0])
+        yield Row(name="read_ms", value=1000 * median(reads), most=10.0)
+        yield from summed(samples)
+        yield from accounted(samples, parts)
+
+    yield from by_mode(measure)
 
 
 def under_load(
@@ -51,7 +72,7 @@ def under_load(
     what the accounts say of it.
     """
     with ExitStack() as stack:
-        held = [stack.enter_context(leased(made, "gpu:1/2")) for _ in range(2)]
+        held = [stack.enter_context(leased(made, "gpu:1/2")) for _ in range(TENANTS)]
         tenants = [
             stack.enter_context(worker(bench, environment(given))) for _, given in held
         ]
@@ -94,7 +115,7 @@ def parts_of(bench: Bench, made: Any, device: Device) -> Parts | None:
     day, parts = int(time.time() // 86400), Counter[str]()
     for charge in made.ledger.charges(day - 1, day):
         if charge.device_id == device.id:
-            parts[charge.lease_id or "system"] += charge.millijoules / 1000
+            parts[charge.lease_id or SYSTEM] += charge.millijoules / 1000
     return parts
 
 
@@ -140,7 +161,7 @@ def summed(samples: Sequence[Sample]) -> Iterator[Row]:
     if counter <= 0:
         yield Row(
             name="power_sum_vs_counter",
-            says="n/a: this GPU has no energy counter, or it did not move",
+            says=f"n/a: {NO_COUNTER}",
         )
         return
     says = f"{counter:,.0f} J in {samples[-1][0] - samples[0][0]:.1f} s"
@@ -158,18 +179,45 @@ def accounted(samples: Sequence[Sample], parts: Parts | None) -> Iterator[Row]:
     """
     counter = samples[-1][2] - samples[0][2] if len(samples) > 1 else 0.0
     if parts is None or counter <= 0:
-        yield Row(
-            name="accounts_vs_counter",
-            says="n/a: this version keeps no accounts of energy",
-        )
+        why = "no accounts of energy are kept" if parts is None else NO_COUNTER
+        yield Row(name="accounts_vs_counter", says=f"n/a: {why}")
         return
-    says = f"{len(parts)} parts"
-    total = sum(parts.values())
+    of_leases = [joules for name, joules in parts.items() if name != SYSTEM]
     yield Row(
         name="accounts_vs_counter",
-        value=total / counter,
-        says=says,
+        value=sum(parts.values()) / counter,
+        says=f"{len(parts)} parts",
         is_ratio=True,
         least=0.99,
         most=1.01,
     )
+    yield Row(
+        name="leases_vs_counter",
+        value=sum(of_leases) / counter,
+        says=f"{len(of_leases)} leases, of {TENANTS} at work that have the whole GPU",
+        is_ratio=True,
+        least=LEAST_OF_LEASES,
+        most=1.01,
+    )
+    yield Row(
+        name="system_vs_counter",
+        value=parts.get(SYSTEM, 0.0) / counter,
+        is_ratio=True,
+        most=1 - LEAST_OF_LEASES,
+    )
+    balance = balance_of(of_leases)
+    yield Row(
+        name="least_lease_vs_most",
+        value=balance,
+        says="both do the same" if balance is not None else "n/a: not both are charged",
+        is_ratio=True,
+        least=LEAST_BALANCE,
+    )
+
+
+def balance_of(of_leases: Sequence[float]) -> float | None:
+    """The joules of the lease with the least over those of the one with the most; None
+    where not all tenants are charged.
+    """
+    is_whole = len(of_leases) == TENANTS and max(of_leases) > 0
+    return min(of_leases) / max(of_leases) if is_whole else None

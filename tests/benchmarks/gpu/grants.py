@@ -1,9 +1,10 @@
-"""A thousand grants, each checked as the package does it and once more from outside the
+"""Up to a thousand grants, each checked as the package does it and once more from outside the
 package.
 
 A grant is *silently unlimited* when it is said to be held by the driver, the package's
 own check found nothing wrong, and yet the driver gave its process more than its share.
-There must be none.
+There must be none. Each grant starts two processes with CUDA, so how many there are is
+up to the time: with none among n, at most 3/n of all are so, in 95 of 100 runs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import inspect
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
@@ -24,19 +25,25 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.system.verify.child import verify
 from tests.benchmarks.gpu.bench import (
-    MIB,
     Bench,
     Row,
+    WorkFailed,
     broker,
     environment,
     gpus,
     is_held,
     leased,
 )
-from tests.benchmarks.gpu.workers import WorkFailed, worker
+from tests.benchmarks.gpu.units import MIB
+from tests.benchmarks.gpu.workers import worker
 
-SECONDS = 70.0
+SECONDS = 55.0
 GRANTS, PARALLEL = 1000, 16
+LEAST_GRANTS = 300
+"""With none among so many, at most 1 % can be."""
+TOLD_EACH = 100
+"""Grants between two words of how far it is."""
+RULE_OF_THREE = 3.0
 SPEC = "gpu:1/16"
 BEYOND = 1.10
 """A limit that lets through a tenth more than the share is none."""
@@ -74,13 +81,23 @@ def rows(bench: Bench) -> Iterator[Row]:
         parallel = min(PARALLEL, os.cpu_count() or 1)
         with ThreadPoolExecutor(parallel) as pool:
             asked = [pool.submit(one_grant, bench, made) for _ in range(wanted)]
-            for done in as_completed(asked):
+            for number, done in enumerate(as_completed(asked), 1):
+                result = None
                 try:
                     result = done.result()
                     checked += [result] if result is not None else []
                 except (AIStackError, WorkFailed) as error:
                     failures[str(error)] += 1
+                if number % TOLD_EACH == 0 and result is not None:
+                    yield so_far(checked, failures)
     yield from counted(checked, wanted, failures)
+
+
+def so_far(checked: Sequence[Checked], failures: Counter[str]) -> Row:
+    """How far it is: a section that is cut has told this much."""
+    silent = sum(each.kind == "silent_unlimited" for each in checked)
+    says = f"{silent} silently unlimited, {failures.total()} failed"
+    return Row(name=f"after_{len(checked)}", says=says)
 
 
 def one_grant(bench: Bench, made: Broker) -> Checked | None:
@@ -134,7 +151,8 @@ def counted(
         if len(checked) == wanted
         else f"of {wanted}: the time was up, or they failed"
     )
-    yield Row(name="grants", value=float(len(checked)), says=says, least=float(wanted))
+    least = float(min(wanted, LEAST_GRANTS))
+    yield Row(name="grants", value=float(len(checked)), says=says, least=least)
     is_judged = (
         kinds["limited"] + kinds["silent_unlimited"] + kinds["unlimited_but_found"] > 0
     )
@@ -149,6 +167,14 @@ def counted(
         says="" if is_judged else f"n/a: {why}",
         most=0.0,
     )
+    judged = len(checked) - kinds["unknown"] - kinds["advisory"]
+    if judged and not kinds["silent_unlimited"]:
+        at_most = min(1.0, RULE_OF_THREE / judged)
+        yield Row(
+            name="silent_unlimited_at_most",
+            value=at_most,
+            says=f"share of all grants, by {judged} without any",
+        )
     for kind in ("limited", "unlimited_but_found", "advisory", "unknown"):
         yield Row(name=kind, value=float(kinds[kind]))
     yield Row(

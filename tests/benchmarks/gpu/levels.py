@@ -14,7 +14,7 @@ from typing import Any
 from jupyter_aistack.config import AIStack
 from tests.benchmarks.gpu.bench import Bench, Row
 
-SECONDS = 15.0
+SECONDS = 10.0
 LEVELS = {"L0": 0.0, "L1": 1.0, "L2": 2.0, "L3": 3.0, "L4": 4.0}
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -20,55 +21,90 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import AIStackError
 from tests.benchmarks.gpu.bench import (
-    MIB,
     Bench,
     Row,
     broker,
+    by_mode,
     environment,
     gpus,
     leased,
     used_bytes,
 )
+from tests.benchmarks.gpu.units import MIB
 from tests.benchmarks.gpu.workers import Worker, worker
 
-SECONDS = 35.0
+SECONDS = 30.0
 TURNS, WINDOW_SECONDS, TERM_SECONDS, BACK_SECONDS = 3, 1.5, 2.0, 10.0
 SPARE_BYTES = 64 * MIB
 """What the neighbour may have taken meanwhile."""
 KEPT = 0.95
-"""Of its speed the neighbour must have at least, once it is alone; it may have more."""
+"""Of its speed alone before a tenant came, the neighbour must have so much again once
+that is gone. Beside the tenant it is slower, which says nothing of how that ended.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One tenant that came and was ended.
+
+    Attributes:
+        seconds: until its memory was back.
+        alone: the neighbour's steps per second before it came.
+        beside: the neighbour's beside it.
+        after: the neighbour's once it was gone.
+    """
+
+    seconds: float
+    alone: float
+    beside: float
+    after: float
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    with broker() as made:
-        if not gpus(made):
-            yield Row(name="teardown", says="no GPU here can be shared")
-            return
-        with (
-            leased(made, "gpu:1/2") as (_, prepared),
-            worker(bench, environment(prepared)) as neighbour,
-        ):
-            neighbour.ask("burn", what="train")
-            results = [
-                one_turn(bench, made, neighbour)
-                for _ in range(bench.pick(TURNS, 1))
-                if bench.affords(12)
-            ]
-            neighbour.ask("rest")
-        yield from in_short(prepared.enforced_by.value, results, faults_of(made))
+    def measure(mode: str, settings: dict[str, Any]) -> Iterator[Row]:
+        with broker(**settings) as made:
+            if not gpus(made):
+                yield Row(name="teardown", says="no GPU here can be shared")
+                return
+            yield from beside_a_neighbour(bench, made)
+
+    yield from by_mode(measure)
 
 
-def one_turn(bench: Bench, made: Broker, neighbour: Worker) -> tuple[float, float]:
-    """Seconds until the ended tenant's memory was back, and the neighbour's speed after
-    over its speed before.
-    """
+def beside_a_neighbour(bench: Bench, made: Broker) -> Iterator[Row]:
+    """All turns beside one neighbour, each told when it is done."""
+    turns: list[Turn] = []
+    with (
+        leased(made, "gpu:1/2") as (_, prepared),
+        worker(bench, environment(prepared)) as neighbour,
+    ):
+        level = prepared.enforced_by.value
+        neighbour.ask("burn", what="train")
+        speed(neighbour, bench.pick(WINDOW_SECONDS, 0.1))  # its start does not count
+        for number in range(bench.pick(TURNS, 1)):
+            if not bench.affords(10):
+                break
+            turns.append(one_turn(bench, made, neighbour))
+            says = f"the neighbour keeps {turns[-1].beside / turns[-1].alone:.2f} beside it"
+            yield Row(
+                name=f"{level}.turn{number}_seconds",
+                value=turns[-1].seconds,
+                says=says,
+            )
+        neighbour.ask("rest")
+    yield from in_short(level, turns, faults_of(made))
+
+
+def one_turn(bench: Bench, made: Broker, neighbour: Worker) -> Turn:
+    """The neighbour alone, beside a tenant, and alone again."""
     window, free = bench.pick(WINDOW_SECONDS, 0.1), used_bytes(bench.device) or 0
+    alone = speed(neighbour, window)
     with (
         leased(made, "gpu:1/2") as (lease, prepared),
         worker(bench, environment(prepared)) as tenant,
     ):
         tenant.ask("burn", what="matmul")
-        before = speed(neighbour, window)
+        beside = speed(neighbour, window)
         begin = time.monotonic()
         end(made, lease, tenant)
         while (
@@ -76,7 +112,8 @@ def one_turn(bench: Bench, made: Broker, neighbour: Worker) -> tuple[float, floa
         ) > free + SPARE_BYTES and time.monotonic() - begin < BACK_SECONDS:
             time.sleep(0.02)
         seconds = time.monotonic() - begin
-    return seconds, speed(neighbour, window) / before
+    after = speed(neighbour, window)
+    return Turn(seconds=seconds, alone=alone, beside=beside, after=after)
 
 
 def end(made: Broker, lease: Lease, tenant: Worker) -> None:
@@ -111,21 +148,24 @@ def faults_of(made: Broker) -> int | None:
     return None if tell is None else len(tell())
 
 
-def in_short(
-    level: str, items: list[tuple[float, float]], faults: int | None
-) -> Iterator[Row]:
+def in_short(level: str, turns: Sequence[Turn], faults: int | None) -> Iterator[Row]:
     """The slowest way back and the worst that the neighbour noticed."""
-    if not items:
+    if not turns:
         yield Row(name=level, says="left out: the section's time is up")
         return
     yield Row(
         name=f"{level}.memory_back_seconds",
-        value=max(seconds for seconds, _ in items),
+        value=max(turn.seconds for turn in turns),
         most=BACK_SECONDS / 2,
     )
-    kept = min(ratio for _, ratio in items)
+    kept = min(turn.after / turn.alone for turn in turns)
     yield Row(
-        name=f"{level}.neighbour_after_vs_before", value=kept, is_ratio=True, least=KEPT
+        name=f"{level}.neighbour_after_vs_alone", value=kept, is_ratio=True, least=KEPT
+    )
+    yield Row(
+        name=f"{level}.neighbour_beside_vs_alone",
+        value=min(turn.beside / turn.alone for turn in turns),
+        is_ratio=True,
     )
     says = "" if faults is not None else "n/a: this version does not tell"
     yield Row(

@@ -38,6 +38,17 @@ class Work:
         self.done, self.is_burning = 0, False
         self.burning: threading.Thread | None = None
 
+    def start(self) -> JSON:
+        """Seconds of the import of torch, and of its first step on the device."""
+        begin = time.perf_counter()
+        _torch()
+        imported = time.perf_counter()
+        self._step("matmul")
+        return {
+            "torch_import_seconds": imported - begin,
+            "first_step_seconds": time.perf_counter() - imported,
+        }
+
     # -- throughput --------------------------------------------------------------------
 
     def run(self, what: str, seconds: float) -> JSON:
@@ -199,7 +210,7 @@ class Work:
 
         def is_right() -> bool:
             right = all(
-                int((each % 251).sum(dtype=torch.int64)) == _sum_of(len(each))
+                int((each % 251).sum(dtype=torch.int64)) == pattern_sum(len(each))
                 for each in data
             )
             if self.device == "cuda":
@@ -225,7 +236,7 @@ class Work:
                 (registered.suspend().seconds, registered.resume().seconds)
                 for _ in range(cycles)
             ]
-        expected = _sum_of(size // pieces // 4)
+        expected = pattern_sum(size // pieces // 4)
         right = all(
             int((each % 251).sum(dtype=torch.int64)) == expected for each in data
         )
@@ -242,7 +253,7 @@ def _torch() -> Any:
     return torch
 
 
-def _sum_of(count: int) -> int:
+def pattern_sum(count: int) -> int:
     """The sum of the first so many numbers modulo 251."""
     rounds, rest = divmod(count, 251)
     return rounds * 251 * 125 + rest * (rest - 1) // 2
@@ -252,7 +263,7 @@ def _cupy_holds(size: int) -> Callable[[], bool]:
     import cupy
 
     data = cupy.arange(size // 4, dtype=cupy.int32)
-    expected = _sum_of(size // 4)
+    expected = pattern_sum(size // 4)
     return lambda: int((data % 251).sum(dtype=cupy.int64)) == expected
 
 
@@ -264,7 +275,7 @@ def _jax_holds(size: int) -> Callable[[], bool]:
     rows = data[: data.size // 1024 * 1024].reshape(
         -1, 1024
     )  # sums of rows fit into 32 bits
-    expected = _sum_of(rows.size)
+    expected = pattern_sum(rows.size)
     return lambda: (
         sum(int(part) for part in jax.device_get((rows % 251).sum(axis=1))) == expected
     )

@@ -15,15 +15,11 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from tests.benchmarks.gpu.bench import Bench
+from tests.benchmarks.gpu.bench import Bench, WorkFailed
 
 JSON = dict[str, Any]
 _numbers = count(1)
 START_SECONDS, ANSWER_SECONDS, END_SECONDS = 60.0, 120.0, 10.0
-
-
-class WorkFailed(Exception):
-    """A tenant could not do what it was told; says why."""
 
 
 class Worker:

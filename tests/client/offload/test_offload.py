@@ -14,6 +14,7 @@ from jupyter_aistack.client.offload import tensor_state as module
 from jupyter_aistack.client.offload.cuda import Cpu, Cuda
 from jupyter_aistack.client.offload.tensor_state import Offload
 from jupyter_aistack.exceptions import InvalidRequest, LeaseError
+from tests.fakes.pinned_host import PinningCpu
 
 torch = pytest.importorskip("torch")
 MIB = 1 << 20
@@ -461,3 +462,67 @@ def test_host_memory_is_let_go_where_it_is_not_to_be_kept() -> None:
     assert dropped.host_bytes == 0
     kept.close()
     assert kept.host_bytes == 0
+
+
+@pytest.mark.parametrize("sizes", [[1_210_318], [700_000, 300_000, 40], [5] * 100])
+def test_pinned_memory_is_what_was_counted_to_the_byte(
+    sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = PinningCpu()
+    tensors = [torch.ones(size, dtype=torch.uint8) for size in sizes]
+    offload = Offload((tensors,), device, keep_host=True)
+    missing = offload._arena.missing_bytes(sizes)
+    # The share of what is available that may be used is 60 %.
+    monkeypatch.setattr(module, "available_bytes", lambda: missing * 5 // 3 - 2)
+    with pytest.raises(LeaseError, match="would not fit"):
+        offload.suspend()
+    assert device.taken == 0
+    monkeypatch.setattr(module, "available_bytes", lambda: missing * 5 // 3 + 2)
+    with offload.suspended():
+        assert device.taken == offload.host_bytes == missing
+        assert missing < 2 * max(sum(sizes), 64 * len(sizes))
+    assert all(torch.equal(each, torch.ones_like(each)) for each in tensors)
+    offload.close()
+
+
+def test_small_storages_fill_what_a_large_one_leaves_of_its_block() -> None:
+    device = PinningCpu()
+    tensors = [torch.ones(size, dtype=torch.uint8) for size in (1000, 700_000, 300_000)]
+    with Offload((tensors,), device, keep_host=True) as offload, offload.suspended():
+        assert device.taken == 1 << 20
+
+
+@pytest.mark.parametrize("end", ["resume", "close", "forget", "refused"])
+def test_pinned_memory_is_given_back(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = PinningCpu()
+    model, _ = trained()
+    offload = Offload((model,), device, keep_host=end != "resume")
+    offload.suspend()
+    offload.resume()
+    if end == "close":
+        offload.close()
+    elif end == "forget":
+        del offload
+        gc.collect()
+    elif end == "refused":
+        model.more = torch.nn.Linear(2000, 600)
+        monkeypatch.setattr(device, "host_buffer", _refuse)
+        with pytest.raises(LeaseError, match="the host gave no"):
+            offload.suspend()
+    assert device.taken == 0
+
+
+def _refuse(size_bytes: int) -> Any:
+    raise RuntimeError("cannot allocate")
+
+
+def test_torch_is_told_to_let_pinned_memory_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    emptied: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(
+        torch.accelerator, "empty_host_cache", lambda: emptied.append(True)
+    )
+    Cuda().give_back_host()
+    assert emptied == [True]
+    assert Cuda().host_block_bytes(1_210_318_848) == 2_147_483_648
+    assert Cuda().host_block_bytes(64 << 20) == 64 << 20

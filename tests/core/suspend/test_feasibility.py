@@ -104,7 +104,9 @@ def test_who_waits_comes_back_as_soon_as_its_bytes_are_free() -> None:
 def test_what_the_driver_says_counts_beside_the_budget() -> None:
     box = house(tenant("c", **WAITS))
     foreign = replace(
-        box, devices={"G0": DeviceMemory(budget_bytes=BUDGET, free_bytes=42 * GB)}
+        box,
+        devices={"G0": DeviceMemory(budget_bytes=BUDGET, free_bytes=42 * GB)},
+        policy=SuspendPolicy(context_bytes=GB // 2),
     )
     assert moves(foreign) == []
     assert moves(
@@ -204,9 +206,8 @@ def test_each_failure_doubles_the_pause_up_to_a_limit() -> None:
 def test_a_restore_needs_the_context_and_a_margin_and_the_host_keeps_its_share() -> (
     None
 ):
-    assert (
-        restore_bytes(tenant("a", 40, state_bytes=10 * GB), SuspendPolicy()) == 11 * GB
-    )
+    measured = SuspendPolicy(context_bytes=GB // 2)
+    assert restore_bytes(tenant("a", 40, state_bytes=10 * GB), measured) == 11 * GB
     assert host_capacity(60 * GB, suspended_bytes=40 * GB, share=0.6) == 20 * GB
     assert host_capacity(10 * GB, suspended_bytes=40 * GB, share=0.6) == 0
 

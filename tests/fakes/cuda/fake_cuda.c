@@ -8,7 +8,7 @@
  * pairs, or FAKE_CUDA_SM_UNIT, rounded up by a daemon of protocol 2 (its pid is beside its socket), else down. A client
  * leaves a file named by its process id in there while it has a context. FAKE_MPS_IGNORES: "memory" or "sms" is a server
  * that does not limit it; "clients" one that never hears of the process. FAKE_CUDA_NOT_READY names a file: the first
- * process to start while it exists removes it and gets CUDA_ERROR_MPS_SERVER_NOT_READY (807), as often as it asks.
+ * client to start while it exists removes it and gets CUDA_ERROR_MPS_SERVER_NOT_READY (807), as often as it asks.
  *
  * Its memory is the host's. FAKE_CUDA_BAD names a file: once that exists, what is read back is not what was written.
  */
@@ -72,7 +72,7 @@ int cuInit(unsigned flags) {
   static int result = -1; /* a process that failed to start goes on failing */
   const char *not_ready = getenv("FAKE_CUDA_NOT_READY");
   if (mode("hangs")) for (;;) pause();
-  if (result < 0) result = not_ready && !unlink(not_ready) ? 807 : mode("none") ? 100 : mode("broken") ? 999 : 0;
+  if (result < 0) result = not_ready && in_pipe("") && !unlink(not_ready) ? 807 : mode("none") ? 100 : mode("broken") ? 999 : 0;
   return result;
 }
 int cuDeviceGetCount(int *count) {

@@ -88,6 +88,28 @@ def test_a_profiler_is_reported_while_it_runs(monkeypatch: pytest.MonkeyPatch) -
     assert reports.profiler() == ""
 
 
+def test_what_pools_hold_is_reported_where_nothing_else_takes_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in reports.OTHER_ALLOCATORS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    cuda = types.SimpleNamespace(
+        is_initialized=lambda: True,
+        device_count=lambda: 2,
+        memory_reserved=lambda index: 100 + index,
+    )
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    pool = types.SimpleNamespace(total_bytes=lambda: 7)
+    module(monkeypatch, "cupy", get_default_memory_pool=lambda: pool)
+    assert reports.pool_bytes() == 208
+    module(monkeypatch, "numba.cuda")
+    assert reports.pool_bytes() is None
+    monkeypatch.delitem(sys.modules, "numba.cuda")
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.delitem(sys.modules, "cupy")
+    assert reports.pool_bytes() is None
+
+
 def test_a_report_of_a_plain_process_finds_nothing() -> None:
     result = reports.report({"cuda"})
     assert (

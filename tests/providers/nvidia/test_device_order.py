@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from jupyter_aistack.providers.nvidia.device_order import cuda_order
 
@@ -27,3 +28,17 @@ def test_without_a_driver_nobody_says(tmp_path) -> None:
     nowhere = tmp_path / "libcuda.so.1"
     nowhere.touch()
     assert cuda_order(environment(str(tmp_path))) is None
+
+
+def test_the_order_is_not_asked_through_a_server_of_mps(
+    driver: str, tmp_path: Path
+) -> None:
+    for name in ("control", "starting"):
+        (tmp_path / name).touch()
+    given = environment(
+        driver,
+        CUDA_MPS_PIPE_DIRECTORY=str(tmp_path),
+        FAKE_CUDA_NOT_READY=str(tmp_path / "starting"),
+    )
+    assert cuda_order(given) is not None
+    assert (tmp_path / "starting").exists()

@@ -63,8 +63,10 @@ def test_driver_that_fails_is_no_answer(driver: str) -> None:
 
 def test_a_server_that_is_not_ready_yet_passes(driver: str, tmp_path: Path) -> None:
     (tmp_path / "starting").touch()
+    (tmp_path / "control").touch()
     given = {
         "LD_LIBRARY_PATH": driver,
+        "CUDA_MPS_PIPE_DIRECTORY": str(tmp_path),
         "FAKE_CUDA_NOT_READY": str(tmp_path / "starting"),
     }
     answer = see(**given)

@@ -68,6 +68,7 @@ class World:
         self.helper = CheckpointClient(self.command)
         self.capability = SuspendCapability(tier=SuspendMethod.CHECKPOINT)
         self.report: dict[str, Any] | None = {"registered_bytes": 0}
+        self.on_copy_out: Callable[[], None] = lambda: None
         self.host_memory = 64 * GIB
         self.broker = Broker(
             MemoryLedger(),
@@ -111,6 +112,8 @@ class World:
         seconds: float,
     ) -> dict[str, Any] | None:
         """What the kernel's agent answers."""
+        if act == "out":
+            self.on_copy_out()
         return self.report
 
     def kernel(self, pid: int, *works: int) -> Lease:
@@ -754,7 +757,7 @@ def test_what_is_not_the_drivers_to_move_is_moved_by_the_kernel_itself(
 ) -> None:
     box = world()
     box.capability = SuspendCapability(
-        tier=SuspendMethod.OFFLOAD, why="driver 1 is old"
+        tier=SuspendMethod.OFFLOAD, why="driver 1 is old", context_bytes=GIB
     )
     box.report = {"registered_bytes": 3 * GIB, "size_bytes": 3 * GIB}
     box.kernel(kernel, kernel)
@@ -779,7 +782,7 @@ def test_what_stays_because_it_is_not_registered_is_said(
     )
     box = world()
     box.capability = SuspendCapability(
-        tier=SuspendMethod.OFFLOAD, why="driver 1 is old"
+        tier=SuspendMethod.OFFLOAD, why="driver 1 is old", context_bytes=GIB
     )
     box.report = {"registered_bytes": GIB, "size_bytes": GIB}
     box.kernel(kernel, kernel)
@@ -788,6 +791,44 @@ def test_what_stays_because_it_is_not_registered_is_said(
         StatePhase.RESIDENT,
         "4.0 GiB stayed on its device: it is not registered",
     )
+
+
+@pytest.mark.parametrize(
+    ("context", "pools", "phase"),
+    [
+        (GIB, None, StatePhase.PARKED),
+        (GIB // 2, None, StatePhase.RESIDENT),
+        (GIB // 2, HELD - GIB, StatePhase.PARKED),
+        (2 * GIB, HELD - GIB // 2, StatePhase.RESIDENT),
+        (None, None, StatePhase.RESIDENT),
+    ],
+)
+def test_what_may_stay_is_measured_and_never_guessed(
+    world: Make,
+    kernel: int,
+    monkeypatch: pytest.MonkeyPatch,
+    context: int | None,
+    pools: int | None,
+    phase: StatePhase,
+) -> None:
+    monkeypatch.setattr(
+        "jupyter_aistack.server.suspend.memory_probe.SETTLE_SECONDS", 0.0
+    )
+    box = world()
+    box.capability = SuspendCapability(
+        tier=SuspendMethod.OFFLOAD, why="driver 1 is old", context_bytes=context
+    )
+    box.report = {
+        "registered_bytes": 3 * GIB,
+        "size_bytes": 3 * GIB,
+        "pool_bytes": pools,
+    }
+    box.kernel(kernel, kernel)
+    box.on_copy_out = lambda: box.gpu.held.update({kernel: GIB})
+    stays = box.suspend()
+    assert stays.phase is phase
+    if context is None:
+        assert "what a context takes here is not known" in stays.pinned
 
 
 def test_a_standing_is_shown_with_its_reason(world: Make, kernel: int) -> None:

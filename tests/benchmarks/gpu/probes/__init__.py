@@ -1,0 +1,1 @@
+"""What only hardware can tell, as small experiments; see :mod:`tests.benchmarks.gpu_probe`."""

@@ -1,0 +1,53 @@
+"""Short turns of both parts of ``python -m tests.stress``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from tests.ledger.conftest import postgres_server, postgres_url, url
+from tests.paths import ROOT
+
+__all__ = ["postgres_server", "postgres_url", "url"]
+
+
+def run(*options: str) -> dict[str, Any]:
+    """The figures of a run without a violation."""
+    command = [sys.executable, "-m", "tests.stress", "--processes", "4", "--json"]
+    done = subprocess.run(
+        [*command, *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (figures,) = json.loads(done.stdout.splitlines()[-1]).values()
+    assert isinstance(figures, dict)
+    return figures
+
+
+def test_processes_that_are_killed_at_random_break_nothing() -> None:
+    figures = run("--part", "deaths", "--operations", "250")
+    none = (figures["double_grants"], figures["alive_after_ttl"], figures["problems"])
+    assert none == (0, 0, [])
+    assert figures["operations"] >= 250
+    assert figures["kills"] > 0
+    assert figures["events"]["LeaseGranted"] > 10
+
+
+def test_the_living_keep_and_the_dead_lose_their_leases_whatever_happens(
+    url: str,
+) -> None:
+    ledger = "sqlite" if url.startswith("sqlite") else "postgresql"
+    options = ("--part", "chaos", "--ledger", ledger, "--url", url)
+    figures = run(*options, "--operations", "60")
+    assert figures["details"] == {}
+    none = ("double_grants", "lost_by_living", "held_by_dead")
+    assert [figures[name] for name in none] == [0, 0, 0]
+    assert figures["problems"] == []
+    assert figures["operations"] >= 60
+    assert figures["events"]["LeaseGranted"] > 3
