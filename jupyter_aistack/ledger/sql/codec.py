@@ -41,7 +41,6 @@ FIXED_OF_QUEUED = frozenset(
     {
         "spec",
         "host",
-        "holder",
         "queue",
         "priority",
         "lease_seconds",
