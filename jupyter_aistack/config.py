@@ -52,7 +52,8 @@ class AIStack(LoggingConfigurable):
     ledger_url = Unicode(
         help="""Where leases are written down, as an SQLAlchemy URL: ``sqlite:////srv/aistack/ledger.sqlite`` for one
         host, ``postgresql+psycopg://user@db/aistack`` for several, ``memory:`` for a trial. The environment variable
-        AISTACK_LEDGER goes first; the default is an SQLite file in Jupyter's data directory.""",
+        AISTACK_LEDGER goes first; the default is an SQLite file in Jupyter's data directory. Passwords belong into
+        a file that PGPASSFILE, or ``?passfile=`` in the URL, names.""",
     ).tag(config=True)
 
     providers = Unicode(
@@ -205,8 +206,11 @@ class AIStack(LoggingConfigurable):
     @property
     def chosen_ledger_url(self) -> str:
         """Where leases are written down: the environment goes first."""
-        chosen = os.environ.get("AISTACK_LEDGER") or self.ledger_url
-        return chosen or opening.default_ledger_url()
+        return self._named_ledger_url or opening.default_ledger_url()
+
+    @property
+    def _named_ledger_url(self) -> str:
+        return os.environ.get("AISTACK_LEDGER") or self.ledger_url
 
     @property
     def suspend_results(self) -> Path:
@@ -232,7 +236,8 @@ class AIStack(LoggingConfigurable):
         # A service is built later, and must not be refused then.
         self.build_rates()
         # Last: all that can be wrong with a setting is found before a file is made.
-        ledger = opening.open_ledger(self.chosen_ledger_url)
+        named = self._named_ledger_url
+        ledger = opening.open_ledger(named) if named else opening.open_own_ledger()
         ledger.half_life_seconds = policy.half_life_seconds
         return Broker(ledger, providers, policy=policy, **settings)
 

@@ -117,6 +117,7 @@ def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "CUDA_DEVICE_ORDER",
         "ROCR_VISIBLE_DEVICES",
         "HIP_VISIBLE_DEVICES",
+        "GPU_DEVICE_ORDINAL",
     )
     for name in (*foreign, "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)

@@ -210,6 +210,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "notebook.panels.wait_progress",
         "notebook.session.cell_runner",
         "notebook.session.launch_lease",
+        "notebook.session.kernelspec_slice",
         "notebook.session.lease_sync",
     },
     "notebook/magics/test_gpu_accounting.py": {

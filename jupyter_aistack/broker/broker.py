@@ -139,6 +139,7 @@ class Broker:
         self.queue = requests.queued
         self.acquire = requests.acquire
         self.submit = requests.submit
+        self.adopt = requests.adopt
         self.cancel = requests.cancel
 
         reservations = Reservations(state, cycle, self._withdrawals)

@@ -160,6 +160,22 @@ class Requests:
         known = self._host_state.ledger.request_of_key(user, key)
         return None if known is None else _answer(known)
 
+    def adopt(self, request: Request) -> Request:
+        """A request of somebody who asks here now. While it waits, it is for what the
+        launcher of this process may use: a server that was started again may have been
+        shown other devices than the server that it was submitted to.
+        """
+        if request.state is not RequestState.QUEUED:
+            return request
+        self._host_state.inventory()  # that is when allowances are read
+        allowance = self._host_state.devices.allowance
+        holder = replace(request.holder, allowance=allowance)
+        if holder == request.holder:
+            return request
+        return self._host_state.ledger.rebind(
+            request.id, self._host_state.now(), holder
+        )
+
     def cancel(self, request_id: str) -> Request:
         """Withdraw a waiting request; a decided request is returned as it stands."""
         request = self._host_state.ledger.cancel(

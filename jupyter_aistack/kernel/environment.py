@@ -28,8 +28,15 @@ SECRETS = {
 can read its environment.
 """
 
-OURS = ("AISTACK_LEASE", "AISTACK_REQUEST", "AISTACK_KERNEL", "AISTACK_SOCKET")
-"""Variables of ours: a kernel launched by another kernel must not inherit them."""
+OURS = (
+    "AISTACK_LEASE",
+    "AISTACK_REQUEST",
+    "AISTACK_KERNEL",
+    "AISTACK_SOCKET",
+    "AISTACK_SLICE",
+)
+"""Variables of ours: a kernel launched by another kernel must not inherit them, and what
+a kernelspec says to kernels that no provisioner launches is not for this kernel."""
 
 THREAD_SUFFIXES = ("_NUM_THREADS", "_MAXIMUM_THREADS", "_MAX_THREADS")
 """How names of variables end that limit the threads of a library."""

@@ -33,7 +33,7 @@ from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
-from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
 
@@ -87,6 +87,15 @@ class Ledger(ABC):
     @abstractmethod
     def cancel(self, request_id: str, now: float, reason: str = "") -> Request:
         """Withdraw a queued request; a request already decided is returned as it stands.
+
+        Raises:
+            LeaseNotFound: no such request.
+        """
+
+    @abstractmethod
+    def rebind(self, request_id: str, now: float, holder: Holder) -> Request:
+        """Put a queued request in another name: what people call its holder, or which
+        devices may be granted to it. A request already decided is returned as it stands.
 
         Raises:
             LeaseNotFound: no such request.
@@ -350,6 +359,10 @@ class Ledger(ABC):
         """Whether a process lives on this ledger that sees `process`: of the same
         machine and PID namespace. It is for that one to say when `process` has ended.
         """
+
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with it and does not stop it, one sentence each."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:

@@ -33,6 +33,21 @@ def open_ledger(url: str) -> Ledger:
     return SQLLedger(url)
 
 
+def open_own_ledger() -> Ledger:
+    """The ledger of this user alone, where nobody has chosen another: in Jupyter's data
+    directory, or in memory where that cannot be.
+
+    Raises:
+        LedgerError: it cannot be opened, or another version wrote it.
+    """
+    from .stand_in import stand_in
+
+    url = default_ledger_url()
+    path = sqlite_path(url)
+    in_memory = None if path is None else stand_in(path, url)
+    return open_ledger(url) if in_memory is None else in_memory
+
+
 def default_ledger_url() -> str:
     """An SQLite file in Jupyter's data directory, so that all of a user's servers and
     scripts share it.

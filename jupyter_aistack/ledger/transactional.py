@@ -22,7 +22,7 @@ from jupyter_aistack.core.model.lease import (
     advance,
 )
 from jupyter_aistack.core.model.plan import Plan
-from jupyter_aistack.core.model.request import Request, RequestState
+from jupyter_aistack.core.model.request import Holder, Request, RequestState
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.core.scheduling.lease_ends import notice_after_pause
@@ -107,6 +107,17 @@ class TransactionalLedger(HostTransactions, UsageTransactions):
             cancelled = replace(request, state=RequestState.CANCELLED, reason=reason)
             set_request_state(rows, cancelled, EventKind.REQUEST_CANCELLED, now)
             return cancelled
+
+    def rebind(self, request_id: str, now: float, holder: Holder) -> Request:
+        with self._changing(now) as rows:
+            request = find_request(rows, request_id)
+            if request.state is not RequestState.QUEUED or request.holder == holder:
+                return request
+            rebound = replace(request, holder=holder)
+            rows.keep_request(rebound)
+            # Plans that would grant it by its old holder must be made anew.
+            rows.version += 1
+            return rebound
 
     def request_of_key(self, user: str, key: str) -> Request | None:
         with self._reading() as rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,9 +36,11 @@ def replacing(
         is_durable: write the content to the disk before it is put in place, so that a
             power cut leaves the old file and not an empty file.
     """
-    # Processes and threads may write the same file at once: each needs its own part.
-    writer = f"{os.getpid()}-{threading.get_native_id()}"
-    part = path.with_name(f".{path.name}.{writer}{suffix}")
+    # Processes and threads may write the same file at once: each needs its own part. In
+    # a folder that others may write, nobody can have put a link in its place.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{suffix}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    os.close(os.open(part, flags, 0o666))
     try:
         yield part
         if is_durable:

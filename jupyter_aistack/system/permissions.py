@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -23,7 +24,7 @@ def guarded(
         or all(
             is_guarded(file, owners)
             for file in (Path(folder, name) for name in wanted)
-            if file.exists()
+            if os.path.lexists(file)
         )
     ]
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from jupyter_aistack.broker.api.caller import Caller
+from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.request import Request, RequestState
+from jupyter_aistack.core.model.request import Holder, Request, RequestState
 from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.ledger.base import Ledger
@@ -199,3 +201,41 @@ def test_each_records_what_no_other_does_and_nothing_counts_twice(
     wide.record_usage(settle=True)
     assert charged(wide, first) == pytest.approx(120.0)
     assert charged(wide, second) == pytest.approx(100.0)
+
+
+def test_a_request_is_for_what_its_asker_may_use_where_it_asks_now(launched) -> None:
+    """Its server was started again, and was shown another GPU."""
+    before = launched((2,))
+    ask(before, "a-1")
+    waiting = ask(before, "a-2")
+    before.close()
+    now = launched((3,))
+    now.cycle()
+    assert is_waiting(now, waiting)
+    for asker in (holder("a-2", user="ben"), holder("a-9")):
+        service_of(now).call("mine", {}, caller(asker))
+    now.cycle()
+    assert is_waiting(now, waiting)
+    service_of(now).call("mine", {}, caller(waiting.holder))
+    now.cycle()
+    assert device_of(now, waiting) == "GPU-3"
+
+
+def test_who_waits_is_served_where_it_waits(launched) -> None:
+    before = launched((2,))
+    ask(before, "a-1")
+    waiting = ask(before, "a-2")
+    now = launched(ALL)
+    answer = service_of(now).call(
+        "wait_for", {"request_id": waiting.id}, caller(waiting.holder)
+    )
+    assert answer["request"]["state"] == "granted"
+    assert device_of(now, waiting) != "GPU-2"
+
+
+def service_of(broker: Broker) -> Service:
+    return Service(broker)
+
+
+def caller(who: Holder) -> Caller:
+    return Caller(user=who.user, uid=1000, pid=1, kernel_id=who.id, kernel_pid=1)

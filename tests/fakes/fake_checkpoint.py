@@ -84,9 +84,9 @@ class FakeProcess:
             json.dumps({**json.loads(self.states.read_text()), self.pid: state})
         )
         if state == "checkpointed":
-            change_nvml(self.pid, r"memory=(\d+)", r"memory=0 was=\1")
+            change_nvml(self.pid, r"memory=(\d+)", r"memory=0 was=\2")
         elif state == "locked":
-            change_nvml(self.pid, r"memory=0 was=(\d+)", r"memory=\1")
+            change_nvml(self.pid, r"memory=0 was=(\d+)", r"memory=\2")
 
     def _step(self, step: str) -> None:
         if self.state != BEFORE[step]:
@@ -123,7 +123,7 @@ class FakeProcess:
 
 def change_nvml(pid: str, figure: str, changed: str) -> None:
     """Change what a process holds on the first GPU of the fake NVML, and what is free
-    there. A process that is away stays listed, with nothing.
+    there: `figure` has the group 2. A process that is away stays listed, with nothing.
     """
     if file := os.environ.get("FAKE_NVML_STATE"):
         own = re.compile(rf"^(process gpu=0 pid={pid} ){figure}", re.MULTILINE)

@@ -4,7 +4,9 @@ kernel manager.
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from typing import Any
 
 import nbformat
 import pytest
+from jupyter_client.blocking import BlockingKernelClient
+from jupyter_client.connect import write_connection_file
 from jupyter_client.manager import AsyncKernelManager, KernelManager
 from nbclient import NotebookClient
 
@@ -23,6 +27,7 @@ from jupyter_aistack.ledger.opening import open_ledger
 from jupyter_aistack.providers.registry import build_providers
 from tests.fakes.kernel_server import IPYKERNEL, WriteKernel, active, environment_of
 from tests.fakes.waiting import until
+from tests.paths import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -159,3 +164,64 @@ def test_jupyter_run_gives_the_slice_back_though_it_ends_with_the_interpreter(
     assert done.returncode == 0, done.stderr
     assert "schedule new futures" not in done.stderr
     assert broker.lease(done.stdout.strip()).outcome is Outcome.RELEASED
+
+
+def test_a_kernelspec_whose_command_alone_is_started_gets_its_slice(
+    own_ledger: str, tmp_path: Path
+) -> None:
+    """As VS Code does: it passes the provisioner over, and signals the kernel alone."""
+    spec = json.loads(
+        (ROOT / "kernels" / "aistack-quarter" / "kernel.json").read_text()
+    )
+    file, _ = write_connection_file(str(tmp_path / "kernel.json"))
+    words = [word.replace("{connection_file}", file) for word in spec["argv"][1:]]
+    gpu = {"AISTACK_PROVIDERS": "simulated:1xH100-80GB"}
+    kernel = subprocess.Popen(
+        [sys.executable, *words], env={**os.environ, **spec["env"], **gpu}
+    )
+    broker = Broker(open_ledger(own_ledger), build_providers(gpu["AISTACK_PROVIDERS"]))
+    client = BlockingKernelClient(connection_file=file)
+    client.load_connection_file()
+    client.start_channels()
+    shown: list[str] = []
+
+    def show(message: Any) -> None:
+        shown.append(message["content"].get("text", ""))
+
+    try:
+        client.wait_for_ready(timeout=60)
+        code = "import os; print('AISTACK_SLICE' in os.environ)"
+        client.execute_interactive(code, timeout=60, output_hook=show)
+        (lease,) = broker.leases()
+        told = "".join(shown).splitlines()
+        assert told[0].startswith(f"This kernel now holds 1/4 ({lease.id})")
+        assert (told[1], lease.holder.pid) == ("False", kernel.pid)
+
+        def interrupt(message: Any) -> None:
+            if message["msg_type"] == "stream":
+                kernel.send_signal(signal.SIGINT)
+
+        waiting = "import time; print('on', flush=True); time.sleep(600)"
+        reply = client.execute_interactive(waiting, timeout=60, output_hook=interrupt)
+        assert reply["content"]["ename"] == "KeyboardInterrupt"
+        assert broker.lease(lease.id).is_live
+    finally:
+        client.shutdown()
+        client.stop_channels()
+        kernel.wait(timeout=60)
+        broker.maintain()
+    assert broker.leases() == ()
+    broker.close()
+
+
+def test_each_kernelspec_says_its_slice_to_both_who_may_start_it() -> None:
+    specs = [
+        json.loads(path.read_text()) for path in ROOT.glob("kernels/*/kernel.json")
+    ]
+    slices = {
+        spec["metadata"]["kernel_provisioner"]["config"].get("slice", ""): spec.get(
+            "env", {}
+        ).get("AISTACK_SLICE", "")
+        for spec in specs
+    }
+    assert slices == {"": "", "1": "1", "1/4": "1/4"}

@@ -134,6 +134,7 @@ def amd(uuid: str) -> Preparation:
     own = {
         "ROCR_VISIBLE_DEVICES": uuid,
         "HIP_VISIBLE_DEVICES": "0",
+        "GPU_DEVICE_ORDINAL": "0",
         "CUDA_VISIBLE_DEVICES": "",
     }
     return Preparation(environment=own, memory_limit_bytes=192, visibility=(AMD,))
@@ -145,6 +146,7 @@ def test_two_amd_gpus_are_numbered_anew_for_hip() -> None:
         "GPU-a0,GPU-a1",
         "0,1",
     )
+    assert both["GPU_DEVICE_ORDINAL"] == "0,1"
     assert both["CUDA_VISIBLE_DEVICES"] == "GPU-1"
 
 

@@ -141,6 +141,29 @@ def test_a_cancelled_request_leaves_the_queue_with_its_reason(
     )
 
 
+def test_a_waiting_request_can_be_put_in_another_name(
+    ledger: Ledger, wish: Wish
+) -> None:
+    queued = ledger.submit(wish("r-1"))
+    before = ledger.read("box", 1.0)
+    renamed = replace(queued.holder, label="final.ipynb", allowance="GPU-2")
+    rebound = ledger.rebind("r-1", 2.0, renamed)
+    assert rebound == replace(queued, holder=renamed) == ledger.request("r-1")
+    after = ledger.read("box", 2.0)
+    assert (after.requests, after.version > before.version) == ((rebound,), True)
+    assert ledger.rebind("r-1", 3.0, renamed) == rebound
+    assert ledger.read("box", 3.0).version == after.version
+
+
+def test_what_is_decided_stays_in_its_name(
+    ledger: Ledger, wish: Wish, grant: Granter
+) -> None:
+    grant(ledger, wish("r-1"))
+    decided = ledger.request("r-1")
+    renamed = replace(decided.holder, label="final.ipynb")
+    assert ledger.rebind("r-1", 1.0, renamed) == decided == ledger.request("r-1")
+
+
 def test_cancelling_what_is_decided_returns_it_as_it_stands(
     ledger: Ledger, wish: Wish, grant: Granter
 ) -> None:

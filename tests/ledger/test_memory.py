@@ -95,6 +95,7 @@ ENDINGS = st.sampled_from(
 OPERATIONS = st.one_of(
     st.tuples(st.just("submit"), NUMBERS, HOSTS, SPECS, TEXTS, st.none() | SECONDS),
     st.tuples(st.just("cancel"), NUMBERS, TEXTS),
+    st.tuples(st.just("rename"), NUMBERS, TEXTS),
     st.tuples(st.just("grant"), NUMBERS, SECONDS, st.none() | SECONDS),
     st.tuples(st.just("lease"), NUMBERS, HOSTS, SECONDS, st.none() | SECONDS),
     st.tuples(st.just("reject"), NUMBERS, TEXTS),
@@ -212,6 +213,11 @@ class Driver:
                 **fields,
             )
         )
+
+    def do_rename(self, number: int, label: str) -> object:
+        request = self.ledger.request(self.request_id(number))
+        renamed = replace(request.holder, label=label)
+        return self.ledger.rebind(request.id, self.now, renamed)
 
     def do_cancel(self, number: int, reason: str) -> object:
         return self.ledger.cancel(self.request_id(number), self.now, reason)

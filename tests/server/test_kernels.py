@@ -59,18 +59,31 @@ async def test_a_lease_goes_by_its_notebooks_name_of_now(
     session = json.loads(response.body)
     assert await _kernels(server).renames() == {}
     broker = context.broker
-    ours = holder(session["kernel"]["id"], host=broker.host, pid=os.getpid())
+    place = {"host": broker.host, "pid": os.getpid(), "user": current_user()}
+    ours = holder(session["kernel"]["id"], **place)
     named = [
         broker.submit("1/8", replace(ours, label=label)).lease_id
         for label in ("Untitled.ipynb", "my own name")
     ]
     worker = replace(ours, id="worker-1", parent=ours.id, label="Untitled.ipynb")
     named.append(broker.submit("1/8", replace(worker, kind=HolderKind.WORKER)).lease_id)
+    strange = replace(ours, user="ben", label="Untitled.ipynb")
+    named.append(broker.submit("1/8", strange).lease_id)
+    waiting = broker.submit(
+        "1", replace(ours, id="worker-2", parent=ours.id, label="Untitled.ipynb")
+    )
     renamed = json.dumps({"path": "work/final.ipynb"})
     await jp_fetch("api", "sessions", session["id"], method="PATCH", body=renamed)
     await until(lambda: broker.lease(named[0]).holder.label == "work/final.ipynb")
     labels = [broker.lease(lease_id).holder.label for lease_id in named]
-    assert labels == ["work/final.ipynb", "my own name", "work/final.ipynb"]
+    assert labels == [
+        "work/final.ipynb",
+        "my own name",
+        "work/final.ipynb",
+        "Untitled.ipynb",
+    ]
+    queued = broker.request(waiting.id)
+    assert (queued.state.value, queued.holder.label) == ("queued", "work/final.ipynb")
 
 
 async def test_kernels_of_other_servers_are_left_alone(

@@ -75,3 +75,14 @@ def test_writers_at_once_leave_the_content_of_one(tmp_path: Path) -> None:
         writer.join()
     assert path.read_text() in contents
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_part_is_no_file_that_another_could_have_put_there(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    with replacing(file) as first, replacing(file) as second:
+        assert first != second
+        assert first.is_file()
+        assert not first.is_symlink()
+        second.write_text("new")
+        first.write_text("newer")
+    assert [each.name for each in tmp_path.iterdir()] == ["results.json"]

@@ -32,12 +32,14 @@ class HostVerbs(VerbGroup):
     def _host(self, payload: Payload, caller: Caller) -> JSON:
         broker = self._broker
         inventory = broker.inventory()
+        leases = broker.current_leases()
+        policy_problems = problems(broker.policy, inventory)
         return host_to_dict(
             inventory,
-            broker.current_leases(),
+            leases,
             broker.policy.queues,
             reservations=broker.reservations(),
-            problems=tuple(problems(broker.policy, inventory)),
+            problems=(*policy_problems, *broker.ledger.problems()),
             capability=broker.suspend_support.capability,
             now=broker.clock(),
         )

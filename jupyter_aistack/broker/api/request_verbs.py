@@ -103,6 +103,8 @@ class RequestVerbs(VerbGroup):
 
     def _wait_for(self, payload: Payload, caller: Caller) -> JSON:
         request = self._owned_request(payload, caller)
+        if caller.owns(request.holder):
+            request = self._broker.adopt(request)
         if request.state is RequestState.QUEUED:
             self._broker.maintain()
             request = self._broker.request(request.id)
@@ -190,7 +192,7 @@ class RequestVerbs(VerbGroup):
         current = self._broker.current_leases()
         leases = [lease for lease in current if caller.owns(lease.holder)]
         requests = [
-            request
+            self._broker.adopt(request)
             for request in self._broker.host_state.read().requests
             if caller.owns(request.holder)
         ]

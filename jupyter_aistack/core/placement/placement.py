@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from jupyter_aistack.core.model.device import (
+    EVERY_DEVICE,
     Device,
     DeviceKind,
     Inventory,
@@ -64,16 +65,21 @@ class Capacity:
     def allocate(self, slices: Iterable[Slice]) -> None:
         """Slices are held from now on; those of unknown devices do not count."""
         for slice_ in slices:
-            free = self._free.get(slice_.device_id)
-            if free is not None:
+            for free in self._touched(slice_):
                 free.allocate(slice_)
 
     def release(self, slices: Iterable[Slice]) -> None:
         """Slices are held no longer."""
         for slice_ in slices:
-            free = self._free.get(slice_.device_id)
-            if free is not None:
+            for free in self._touched(slice_):
                 free.release(slice_)
+
+    def _touched(self, slice_: Slice) -> Iterable[DeviceCapacity]:
+        """What a slice takes from: its device, where that is here."""
+        if slice_.device_id == EVERY_DEVICE:
+            return self._free.values()
+        free = self._free.get(slice_.device_id)
+        return () if free is None else (free,)
 
     def share(self, device_id: str) -> Fraction:
         """The share of a device that could still be granted; below 0 where more is held
@@ -357,5 +363,6 @@ def place(
 
 def free_share(device: Device, held: Iterable[Slice]) -> Fraction:
     """The share of a device that could still be granted."""
-    taken = (slice_.fraction for slice_ in held if slice_.device_id == device.id)
+    of_device = (device.id, EVERY_DEVICE)
+    taken = (slice_.fraction for slice_ in held if slice_.device_id in of_device)
     return max(Fraction(0), 1 - sum(taken, Fraction(0)))

@@ -35,7 +35,8 @@ class DecodeCache(Generic[T]):
             host: whose rows they are, and all of them: what is not among them is
                 forgotten.
             rows: their traits, read in this transaction.
-            load: reads and decodes the rows with these keys, in the same transaction.
+            load: reads and decodes the rows with these keys, in the same transaction;
+                what it leaves out cannot be read.
         """
         known = self._known.get(host, {})
         cached = [known.get(row) for row in rows]
@@ -43,10 +44,11 @@ class DecodeCache(Generic[T]):
             row[0] for row, value in zip(rows, cached, strict=True) if value is None
         ]
         loaded = load(missing) if missing else {}
-        values = [
-            loaded[row[0]] if value is None else value
+        decoded = {
+            row: loaded.get(row[0]) if value is None else value
             for row, value in zip(rows, cached, strict=True)
-        ]
-        if missing or len(known) != len(rows):
-            self._known[host] = dict(zip(rows, values, strict=True))
-        return values
+        }
+        values = {row: value for row, value in decoded.items() if value is not None}
+        if missing or len(known) != len(values):
+            self._known[host] = values
+        return list(values.values())

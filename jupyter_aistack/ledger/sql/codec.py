@@ -10,7 +10,7 @@ import functools
 import json
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_type_hints
 
 from jupyter_aistack.core.accounting.charges import (
     CellInterval,
@@ -41,7 +41,6 @@ FIXED_OF_QUEUED = frozenset(
     {
         "spec",
         "host",
-        "holder",
         "queue",
         "priority",
         "lease_seconds",
@@ -154,6 +153,15 @@ charge_from_row = _CHARGE.from_dict
 span_to_row = _SPAN.to_dict
 span_from_row = _SPAN.from_dict
 event_from_row = _EVENT.from_dict
+
+
+_LEASE_HINTS = get_type_hints(Lease)
+
+
+def read_lease_column(name: str, value: object) -> Any:
+    """The value of one column of a lease. Raises whatever its text makes it raise."""
+    read = _COLUMNS.of(_LEASE_HINTS[name]).read
+    return value if read is None else read(value)
 
 
 def lease_to_row(lease: Lease) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from .explained import explained
 from .fork_gate import ForkGate
 from .presence import FilePresence, Presence, SessionPresence
 from .rows import OpenDatabase, SQLRows
+from .salvage import RowReader
 from .statements import statements_for
 from .url import identity, is_sqlite, parse_url, without_secrets
 
@@ -50,6 +51,7 @@ class SQLLedger(TransactionalLedger):
         self._url = parse_url(url)
         self.shown_url = without_secrets(self._url)
         """The URL without its password, for people."""
+        self._reader = RowReader(self.shown_url)
         self._renew_locks()
         self._opened: OpenDatabase | None = None
         self._presence: Presence | None = None
@@ -97,6 +99,9 @@ class SQLLedger(TransactionalLedger):
                 rows.commit()
                 raise
             rows.commit()
+
+    def problems(self) -> tuple[str, ...]:
+        return self._reader.problems()
 
     # -- who lives ---------------------------------------------------------------------
 
@@ -175,7 +180,7 @@ class SQLLedger(TransactionalLedger):
             with engine.begin() as connection:
                 schema.bring_up_to_date(connection, self.shown_url)
         statements = statements_for(engine.dialect)
-        return OpenDatabase(engine, statements, identity(self._url))
+        return OpenDatabase(engine, statements, identity(self._url), self._reader)
 
     def _renew_locks(self) -> None:
         self._lock = threading.Lock()

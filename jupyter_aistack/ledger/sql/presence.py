@@ -19,6 +19,7 @@ from typing import IO, Any
 import sqlalchemy as sa
 
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
+from jupyter_aistack.system.sqlite_files import refuse_foreign_link
 
 try:
     import fcntl
@@ -99,6 +100,7 @@ class FilePresence(Presence):
 
     def _make_folder(self, mode: int) -> None:
         """As open as the ledger: who may read that may enter this."""
+        refuse_foreign_link(self._folder)
         if self._folder.is_dir():
             return
         with contextlib.suppress(FileExistsError):
@@ -169,7 +171,9 @@ def _is_free(path: Path) -> bool:
     """Whether nobody holds the lock of a file. Raises `OSError`: it cannot be told."""
     if fcntl is None:
         raise OSError("no file locks here")
-    with path.open("rb") as file:
+    # Nobody who may write there leads or holds up those who look.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags), "rb") as file:
         try:
             # Two that look at once may take each other for the holder; the next look
             # corrects that, and until then nothing is freed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from jupyter_aistack.ledger.base import LedgerState
 
 from . import codec, schema
 from .cache import DecodeCache
+from .salvage import RowReader
 from .statements import Statement, Statements
 from .url import Identity
 
@@ -41,6 +42,7 @@ class OpenDatabase:
     engine: sa.Engine
     statements: Statements
     identity: Identity
+    reader: RowReader
     leases: DecodeCache[Lease] = field(default_factory=DecodeCache)
     queued: DecodeCache[Request] = field(default_factory=DecodeCache)
 
@@ -74,6 +76,7 @@ class SQLRows:
         self._opened = opened
         self._statements = opened.statements
         self._is_sqlite = is_sqlite
+        self._reader = opened.reader
 
     def begin(self, shown_url: str, *, writes: bool) -> None:
         """Read the counters; for a write that takes the ledger's lock as well."""
@@ -129,14 +132,14 @@ class SQLRows:
 
     def due(self, now: float) -> list[Lease]:
         return [
-            codec.lease_from_row(row)
+            self._reader.lease(row)
             for row in self._select(self._statements.due, now=now)
         ]
 
     def lease(self, lease_id: str) -> Lease | None:
         return next(
             (
-                codec.lease_from_row(row)
+                self._reader.lease(row)
                 for row in self._select(self._statements.lease, key=lease_id)
             ),
             None,
@@ -154,12 +157,10 @@ class SQLRows:
             rows = self._select(
                 self._statements.leases_of_host, at_most=limit, of_host=host
             )
-        return [codec.lease_from_row(row) for row in rows]
+        return [self._reader.lease(row) for row in rows]
 
     def _live(self) -> list[Lease]:
-        return [
-            codec.lease_from_row(row) for row in self._select(self._statements.live)
-        ]
+        return [self._reader.lease(row) for row in self._select(self._statements.live)]
 
     def _live_of(self, host: str) -> list[Lease]:
         def load(tokens: list[int]) -> dict[int, Lease]:
@@ -171,7 +172,7 @@ class SQLRows:
                     for key in tokens
                     for row in self._select(self._statements.lease_of_token, key=key)
                 )
-            return {row["token"]: codec.lease_from_row(row) for row in rows}
+            return {row["token"]: self._reader.lease(row) for row in rows}
 
         traits = self._execute(self._statements.live_traits, of_host=host).fetchall()
         return self._opened.leases.decoded(host, traits, load)
@@ -185,13 +186,13 @@ class SQLRows:
 
     def request(self, request_id: str) -> Request | None:
         rows = self._select(self._statements.request, key=request_id)
-        return next((codec.request_from_row(row) for row in rows), None)
+        return next(iter(self._requests(rows)), None)
 
     def requests_of_key(self, key: str) -> list[Request]:
         rows = self._select(
             self._statements.requests_of_key, of_key=codec.storable(key)
         )
-        return [codec.request_from_row(row) for row in rows]
+        return self._requests(rows)
 
     def queued(self, host: str) -> list[Request]:
         def load(ids: list[str]) -> dict[str, Request]:
@@ -203,7 +204,7 @@ class SQLRows:
                     for key in ids
                     for row in self._select(self._statements.request, key=key)
                 )
-            return {row["id"]: codec.request_from_row(row) for row in rows}
+            return {request.id: request for request in self._requests(rows)}
 
         traits = self._execute(self._statements.queued_traits, of_host=host).fetchall()
         return self._opened.queued.decoded(host, traits, load)
@@ -257,11 +258,11 @@ class SQLRows:
 
     def reservation(self, reservation_id: str) -> Reservation | None:
         rows = self._select(self._statements.reservation, key=reservation_id)
-        return next((codec.reservation_from_row(row) for row in rows), None)
+        return next(iter(self._reservations(rows)), None)
 
     def reservations(self, host: str, now: float) -> list[Reservation]:
         rows = self._select(self._statements.reservations, of_host=host, now=now)
-        return [codec.reservation_from_row(row) for row in rows]
+        return self._reservations(rows)
 
     def add_reservation(self, reservation: Reservation) -> None:
         self._execute(
@@ -291,7 +292,7 @@ class SQLRows:
 
     def charge(self, key: Key) -> UsageRecord | None:
         rows = self._select(self._statements.charge, **_of_charge(key))
-        return next((codec.charge_from_row(row) for row in rows), None)
+        return next((self._reader.charge(row) for row in rows), None)
 
     def charges(
         self,
@@ -311,13 +312,13 @@ class SQLRows:
         statement = self._statements.charges[tuple(asked)]
         values = {f"of_{name}": value for name, value in asked.items()}
         return [
-            codec.charge_from_row(row)
+            self._reader.charge(row)
             for row in self._select(statement, since=since, until=until, **values)
         ]
 
     def old_cells(self, before: int, limit: int) -> list[UsageRecord]:
         rows = self._select(self._statements.old_cells, before=before, at_most=limit)
-        return [codec.charge_from_row(row) for row in rows]
+        return [self._reader.charge(row) for row in rows]
 
     def keep_charge(self, charge: UsageRecord, *, is_new: bool = False) -> None:
         row = codec.charge_to_row(charge)
@@ -363,7 +364,14 @@ class SQLRows:
 
     def events(self, after: int, limit: int) -> list[Event]:
         rows = self._select(self._statements.events, after=after, at_most=limit)
-        return [codec.event_from_row(row) for row in rows]
+        return self._reader.readable("event", rows, codec.event_from_row)
+
+    def _requests(self, rows: Iterable[Mapping[str, Any]]) -> list[Request]:
+        return self._reader.readable("request", rows, codec.request_from_row)
+
+    def _reservations(self, rows: Iterable[Mapping[str, Any]]) -> list[Reservation]:
+        read = codec.reservation_from_row
+        return self._reader.readable("reservation", rows, read)
 
     def _select(
         self, statement: Statement, **parameters: object

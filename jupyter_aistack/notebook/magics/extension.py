@@ -12,6 +12,10 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
 from jupyter_aistack.notebook.session.cell_runner import AwaitedCells
 from jupyter_aistack.notebook.session.cell_timing import CellTimer
+from jupyter_aistack.notebook.session.kernelspec_slice import (
+    KernelspecSlice,
+    take_wanted_slice,
+)
 from jupyter_aistack.notebook.session.lease_sync import LeaseSync
 from jupyter_aistack.notebook.suspend.resume_hooks import ResumeHooks
 
@@ -60,6 +64,9 @@ class AIStackMagics(Magics):
         self.awaited_cells = AwaitedCells(shell)
 
         requests = KernelRequests(shell, connect)
+        self.kernelspec_slice = KernelspecSlice(
+            take_wanted_slice(), connect, self.lease_sync, requests.label
+        )
         self._gpu = GPUCommands(connect, requests, self.lease_sync)
         self._gpu_cell = GPUCell(shell, requests, self.cell_timer)
         self._cluster = ClusterCommands(shell.user_ns)
@@ -99,6 +106,7 @@ class AIStackMagics(Magics):
         """Put the magics and their hooks into the shell."""
         shell = self.shell
         shell.register_magics(self)
+        shell.events.register("pre_run_cell", self.kernelspec_slice.before_cell)
         shell.events.register("pre_run_cell", self.lease_sync.before_cell)
         # After the sync: a lease that came with this cell is attached by then.
         shell.events.register("pre_run_cell", self.cell_timer.before_cell)
@@ -112,6 +120,7 @@ class AIStackMagics(Magics):
         """Take them out again; leases stay."""
         shell = self.shell
         shell.magics_manager.registry.pop(type(self).__name__, None)
+        shell.events.unregister("pre_run_cell", self.kernelspec_slice.before_cell)
         shell.events.unregister("pre_run_cell", self.lease_sync.before_cell)
         shell.events.unregister("pre_run_cell", self.cell_timer.before_cell)
         shell.events.unregister("post_run_cell", self.cell_timer.after_cell)

@@ -25,7 +25,8 @@ class AMDAllowance:
 
     ROCm's lowest layer shows what ``ROCR_VISIBLE_DEVICES`` names; HIP numbers anew what
     is left, and shows what ``HIP_VISIBLE_DEVICES`` names of it, or without that
-    ``CUDA_VISIBLE_DEVICES``.
+    ``CUDA_VISIBLE_DEVICES``. ``GPU_DEVICE_ORDINAL`` is OpenCL's; a launcher that sets
+    that alone means all the same.
 
     Args:
         smi: the connection to the library.
@@ -108,7 +109,12 @@ def _lists(environment: Mapping[str, str]) -> list[str]:
     names = ["ROCR_VISIBLE_DEVICES"]
     is_hip = "HIP_VISIBLE_DEVICES" in environment
     names.append("HIP_VISIBLE_DEVICES" if is_hip else "CUDA_VISIBLE_DEVICES")
-    return [environment[name] for name in names if name in environment]
+    lists = [environment[name] for name in names if name in environment]
+    # Batch systems set it beside the others with the same numbers, which are of all
+    # GPUs: numbered anew they would name none.
+    if not lists and "GPU_DEVICE_ORDINAL" in environment:
+        lists.append(environment["GPU_DEVICE_ORDINAL"])
+    return lists
 
 
 def _choice(lists: Sequence[str], ordered: Sequence[Device]) -> frozenset[str]:

@@ -107,11 +107,12 @@ class AMDSMI:
             return default
         raise error_of(code, function)
 
-    @property
-    def video_memory(self) -> Any:
-        """The kind of memory to ask for in ``amdsmi_get_gpu_memory_total``."""
+    def memory_type(self, name: str) -> Any:
+        """A member of ``AmdSmiMemoryType``, to ask for in
+        ``amdsmi_get_gpu_memory_total``.
+        """
         with self._lock:
-            return self._open().AmdSmiMemoryType.VRAM
+            return self._open().AmdSmiMemoryType[name]
 
     def close(self) -> None:
         """Let go of the library; the next question opens it again. Closing twice is

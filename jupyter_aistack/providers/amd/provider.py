@@ -26,6 +26,7 @@ from jupyter_aistack.system.pid_namespace import PidNamespace
 
 from .allowance import AMDAllowance
 from .amdsmi import AMDSMI
+from .gpu_memory import GPUMemory, MemoryPool, memory_of, used_by
 from .visibility import VISIBILITY
 
 VENDOR = "amd"
@@ -75,6 +76,7 @@ class AMDProvider(Provider):
         self._clock = clock
         self._known: dict[str, Device] = {}
         self._handles: dict[str, Any] = {}
+        self._pools: dict[str, MemoryPool] = {}
         self._reopened_at = -math.inf
 
     @classmethod
@@ -123,10 +125,12 @@ class AMDProvider(Provider):
         ]
         if not own:
             raise PrepareFailed("its AMD GPU is no longer there", lease_id=lease.id)
+        numbers = ",".join(map(str, range(len(own))))
         return Preparation(
             environment={
                 "ROCR_VISIBLE_DEVICES": ",".join(device.id for device in own),
-                "HIP_VISIBLE_DEVICES": ",".join(map(str, range(len(own)))),
+                "HIP_VISIBLE_DEVICES": numbers,
+                "GPU_DEVICE_ORDINAL": numbers,
                 "CUDA_VISIBLE_DEVICES": "",
             },
             memory_limit_bytes=sum(device.memory_bytes for device in own),
@@ -166,8 +170,10 @@ class AMDProvider(Provider):
         why.
         """
         try:
-            device = self._describe(handle, index, host)
+            memory = memory_of(self._smi, handle)
+            device = self._describe(handle, index, host, memory)
             self._handles[device.id] = handle
+            self._pools[device.id] = memory.pool
             return device
         except ProviderError as error:
             if "problem" not in error.facts:
@@ -180,7 +186,9 @@ class AMDProvider(Provider):
             return replace(known, problem=problem, processes=())
         return _blank(f"{_NAMELESS}{index}", index, host, problem)
 
-    def _describe(self, handle: Any, index: int, host: str) -> Device:
+    def _describe(
+        self, handle: Any, index: int, host: str, memory: GPUMemory
+    ) -> Device:
         asic = self._smi.query("amdsmi_get_gpu_asic_info", handle)
         uuid = self._uuid(handle, asic)
         units = asic["num_compute_units"]
@@ -190,17 +198,10 @@ class AMDProvider(Provider):
         return replace(
             device,
             name=asic["market_name"] if asic["market_name"] != "N/A" else device.name,
-            memory_bytes=self._smi.query(
-                "amdsmi_get_gpu_memory_total", handle, self._smi.video_memory
-            ),
-            used_bytes=self._smi.query(
-                "amdsmi_get_gpu_memory_usage",
-                handle,
-                self._smi.video_memory,
-                default=None,
-            ),
+            memory_bytes=memory.total,
+            used_bytes=memory.used,
             multiprocessors=units if isinstance(units, int) else 0,
-            processes=self._processes(handle),
+            processes=self._processes(handle, memory.pool),
         )
 
     def _uuid(self, handle: Any, asic: Mapping[str, Any]) -> str:
@@ -223,14 +224,16 @@ class AMDProvider(Provider):
             else uuid
         )
 
-    def _processes(self, handle: Any) -> tuple[ProcessUse, ...] | None:
+    def _processes(
+        self, handle: Any, pool: MemoryPool
+    ) -> tuple[ProcessUse, ...] | None:
         listed = _complete(
             self._smi.query("amdsmi_get_gpu_process_list", handle, default=None)
         )
         if listed is None:
             return None
         return tuple(
-            ProcessUse(pid=p["pid"], memory_bytes=_held(p), name=_program(p))
+            ProcessUse(pid=p["pid"], memory_bytes=used_by(p, pool), name=_program(p))
             for p in listed
         )
 
@@ -248,16 +251,15 @@ class AMDProvider(Provider):
         ]
         ours = frozenset().union(*pids.values())
         listed = self._listed(device_id, ours) if holders else ()
+        pool = self._pools.get(device_id, MemoryPool.OWN)
         return DeviceSample(
-            memory_bytes=self._ask(
-                device_id, "amdsmi_get_gpu_memory_usage", self._smi.video_memory
-            ),
+            memory_bytes=self._used(device_id, pool),
             utilization=busy,
             power_watts=self._watts(device_id),
             millijoules=self._millijoules(device_id),
             leases={
                 lease_id: Usage(
-                    memory_bytes=_memory_of(listed, pids.get(lease_id)),
+                    memory_bytes=_memory_of(listed, pids.get(lease_id), pool),
                     utilization=busy,
                 )
                 for lease_id in holders
@@ -274,6 +276,11 @@ class AMDProvider(Provider):
         listed = _complete(self._ask(device_id, "amdsmi_get_gpu_process_list"))
         others = {process["pid"] for process in listed or ()} - ours
         return None if self._namespace.elsewhere(others) else listed
+
+    def _used(self, device_id: str, pool: MemoryPool) -> int | None:
+        ask = "amdsmi_get_gpu_memory_usage"
+        used: int | None = self._ask(device_id, ask, self._smi.memory_type(pool))
+        return used
 
     def _watts(self, device_id: str) -> float | None:
         power = self._ask(device_id, "amdsmi_get_power_info") or {}
@@ -352,11 +359,13 @@ def _holds(lease: Lease, device_id: str) -> bool:
 
 
 def _memory_of(
-    listed: Sequence[Mapping[str, Any]] | None, pids: frozenset[int] | None
+    listed: Sequence[Mapping[str, Any]] | None,
+    pids: frozenset[int] | None,
+    pool: MemoryPool,
 ) -> int | None:
     if listed is None or pids is None:
         return None
-    held = [_held(process) for process in listed if process["pid"] in pids]
+    held = [used_by(process, pool) for process in listed if process["pid"] in pids]
     known = [size for size in held if size is not None]
     return sum(known) if len(known) == len(held) else None
 
@@ -366,13 +375,6 @@ def _complete(listed: Any) -> Sequence[Mapping[str, Any]] | None:
     if listed is None or not all(isinstance(each, Mapping) for each in listed):
         return None
     return tuple(listed)
-
-
-def _held(process: Mapping[str, Any]) -> int | None:
-    """Video memory that a process holds; None where the library does not say."""
-    figures = (process.get("memory_usage", {}).get("vram_mem"), process.get("mem"))
-    known = [figure for figure in figures if isinstance(figure, int)]
-    return next((figure for figure in known if figure), min(known, default=None))
 
 
 def _program(process: Mapping[str, Any]) -> str:

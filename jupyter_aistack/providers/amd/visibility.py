@@ -14,11 +14,15 @@ VISIBILITY = DeviceVisibility(
     hidden={
         "ROCR_VISIBLE_DEVICES": "",
         "HIP_VISIBLE_DEVICES": "",
+        "GPU_DEVICE_ORDINAL": "",
         "CUDA_VISIBLE_DEVICES": "",
     },
     lists=("ROCR_VISIBLE_DEVICES",),
-    counted={"HIP_VISIBLE_DEVICES": "ROCR_VISIBLE_DEVICES"},
-    prefixes=("ROCR_", "HIP_VISIBLE", "CUDA_"),
+    counted={
+        "HIP_VISIBLE_DEVICES": "ROCR_VISIBLE_DEVICES",
+        "GPU_DEVICE_ORDINAL": "ROCR_VISIBLE_DEVICES",
+    },
+    prefixes=("ROCR_", "HIP_VISIBLE", "GPU_DEVICE_ORDINAL", "CUDA_"),
     runtime=RuntimeProbe(
         name="ROCm",
         library="libhsa-runtime64.so.1",

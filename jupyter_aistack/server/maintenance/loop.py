@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jupyter_aistack.broker.broker import Broker
     from jupyter_aistack.core.model.events import Event
     from jupyter_aistack.core.model.lease import Lease
-    from jupyter_aistack.core.model.request import Request
+    from jupyter_aistack.core.model.request import Holder, Request
 
     from .activity import ActivitySample
 
@@ -172,21 +172,34 @@ def renew_leases(
 
 
 def relabel(broker: Broker, renames: Mapping[str, Rename]) -> None:
-    """Have leases that are called by a notebook's former name called by its name of
-    now. A name that a user has chosen stays.
+    """Have leases and waiting requests that are called by a notebook's former name
+    called by its name of now. A name that a user has chosen stays.
     """
-    for lease in broker.host_state.leases():
-        holder = lease.holder
-        rename = renames.get(holder.id) or renames.get(holder.parent)
-        if rename is None or not lease.is_live or holder.label not in rename.former:
+    state = broker.host_state.read()
+    ledger = broker.host_state.ledger
+    for request in state.requests:
+        holder = _renamed(request.holder, renames)
+        if holder != request.holder:
+            ledger.rebind(request.id, broker.clock(), holder)
+    for lease in state.leases:
+        holder = _renamed(lease.holder, renames)
+        if holder == lease.holder or not lease.is_live:
             continue
         with contextlib.suppress(LeaseError):  # it ended between the two calls
-            broker.host_state.ledger.bind(
-                lease.id,
-                lease.token,
-                broker.clock(),
-                holder=replace(holder, label=rename.label),
-            )
+            ledger.bind(lease.id, lease.token, broker.clock(), holder=holder)
+
+
+def _renamed(holder: Holder, renames: Mapping[str, Rename]) -> Holder:
+    """A holder by the name of now of the notebook that it belongs to."""
+    from jupyter_aistack.system.users import current_user
+
+    kernel_id = holder.parent or holder.id
+    rename = renames.get(kernel_id)
+    if rename is None or not holder.belongs_to(current_user(), kernel_id):
+        return holder
+    if holder.label not in rename.former:
+        return holder
+    return replace(holder, label=rename.label)
 
 
 def _touch(

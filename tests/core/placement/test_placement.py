@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyter_aistack.core.model.device import (
+    EVERY_DEVICE,
     Device,
     DeviceKind,
     Inventory,
@@ -18,7 +19,7 @@ from jupyter_aistack.core.model.device import (
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.placement.cache import DeviceFacts
-from jupyter_aistack.core.placement.placement import Capacity, place
+from jupyter_aistack.core.placement.placement import Capacity, free_share, place
 from jupyter_aistack.core.placement.verdict import PlacementFailure
 
 
@@ -82,6 +83,18 @@ def test_several_slices_lie_on_several_devices() -> None:
         SliceKind.GPU,
         SliceKind.GPU,
     ]
+
+
+def test_a_slice_of_no_known_device_takes_from_every_device() -> None:
+    inventory = box(gpu(0), gpu(1), cpu())
+    [whole] = placed("1", box(gpu(0)), ())
+    lost = replace(whole, device_id=EVERY_DEVICE)
+    for spec in ("1/4", "1", "cpu:2"):
+        assert not unplaced(spec, inventory, (lost,)).never, "only now"
+    assert free_share(inventory.devices[1], (lost,)) == 0
+    capacity = Capacity(DeviceFacts(inventory), (lost,))
+    capacity.release((lost,))
+    assert capacity.share("GPU-1") == 1
 
 
 def test_memory_is_a_share_of_the_device_it_lands_on() -> None:

@@ -5,7 +5,8 @@
  *
  *   gpu uuid=GPU-00000000000000aa serial=aa name=AMD_Instinct_MI300X memory=206158430208 used=0 cus=304 util=0
  *       power=150 energy=1000 lost=0 hip=0 render=128           (`_` in a name is a space; lost=12 makes every call on it answer 12)
- *   process gpu=0 pid=123 memory=1048576 name=python3
+ *       gtt=0 gtt_used=0 vram=4                                 (the part of the host's memory that it may map; kind of its own memory: 31 is LPDDR5)
+ *   process gpu=0 pid=123 memory=1048576 gtt=0 name=python3
  *   fail amdsmi_get_energy_count 2             that function answers that code; `fail amdsmi_init 34` refuses to open
  *
  * `unknown.h`, made when this is built, has all other functions that the Python package looks for: not supported.
@@ -21,8 +22,9 @@ typedef struct { char name[256]; uint32_t pid; uint64_t memory; EngineUse engine
 typedef struct { uint32_t gfx, umc, mm, reserved[13]; } Activity;
 typedef struct { uint64_t socket; uint32_t current, average; uint64_t gfx_mv, soc_mv, mem_mv; uint32_t limit; uint64_t reserved[18]; } Power;
 typedef struct { char name[256]; uint32_t vendor; char vendor_name[256]; uint32_t subvendor; uint64_t device; uint32_t revision; char serial[256]; uint32_t oam, cus; uint64_t target; uint32_t subsystem, reserved[21]; } Asic;
+typedef struct { uint32_t type; char vendor[256]; uint32_t padding; uint64_t size; uint32_t width, padding_too; uint64_t bandwidth, reserved[37]; } VRAM;
 typedef struct { uint32_t render, card, hsa, hip; char uuid[256]; } Enumeration;
-enum { OK, NOT_SUPPORTED = 2, OUT_OF_RESOURCES = 15, NOT_FOUND = 31, NOT_INIT = 32, NO_FIGURE = 0xFFFF, MAX_LINES = 256, LINE = 512 };
+enum { GTT = 2, OK = 0, NOT_SUPPORTED = 2, OUT_OF_RESOURCES = 15, NOT_FOUND = 31, NOT_INIT = 32, NO_FIGURE = 0xFFFF, MAX_LINES = 256, LINE = 512 };
 #define EXPORT __attribute__((visibility("default"))) int
 
 #include "unknown.h"
@@ -90,8 +92,9 @@ DEVICE_CALL(amdsmi_get_gpu_asic_info, (size_t h, Asic *out),
     text_of(gpu, "name", out->name, sizeof out->name);
     text_of(gpu, "serial", out->serial, sizeof out->serial);
     out->cus = (uint32_t)number_of(gpu, "cus", 0xFFFFFFFF);)
-DEVICE_CALL(amdsmi_get_gpu_memory_total, (size_t h, uint32_t kind, uint64_t *out), (void)kind; *out = number_of(gpu, "memory", 0);)
-DEVICE_CALL(amdsmi_get_gpu_memory_usage, (size_t h, uint32_t kind, uint64_t *out), (void)kind; *out = number_of(gpu, "used", 0);)
+DEVICE_CALL(amdsmi_get_gpu_memory_total, (size_t h, uint32_t kind, uint64_t *out), *out = number_of(gpu, kind == GTT ? "gtt" : "memory", 0);)
+DEVICE_CALL(amdsmi_get_gpu_memory_usage, (size_t h, uint32_t kind, uint64_t *out), *out = number_of(gpu, kind == GTT ? "gtt_used" : "used", 0);)
+DEVICE_CALL(amdsmi_get_gpu_vram_info, (size_t h, VRAM *out), memset(out, 0, sizeof *out); out->type = (uint32_t)number_of(gpu, "vram", 4);)
 DEVICE_CALL(amdsmi_get_gpu_activity, (size_t h, Activity *out), memset(out, 0, sizeof *out); out->gfx = (uint32_t)number_of(gpu, "util", NO_FIGURE);)
 DEVICE_CALL(amdsmi_get_power_info, (size_t h, Power *out),
     memset(out, 0, sizeof *out);
@@ -111,6 +114,7 @@ DEVICE_CALL(amdsmi_get_gpu_process_list, (size_t h, uint32_t *count, Process *ou
         text_of(line, "name", out[found].name, sizeof out[found].name);
         out[found].pid = (uint32_t)number_of(line, "pid", 0);
         out[found].held.vram = out[found].memory = number_of(line, "memory", 0);
+        out[found].held.gtt = number_of(line, "gtt", 0);
         found++;
     }
     *count = found;)

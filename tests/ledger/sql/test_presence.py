@@ -175,3 +175,17 @@ def test_two_ledgers_of_one_process_show_it_side_by_side(url: str) -> None:
     second.close()
     assert looking.presence(process) is Liveness.UNKNOWN
     looking.close()
+
+
+def test_nobody_is_led_or_held_up_by_what_others_put_there(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger = SQLLedger(f"sqlite:///{path}")
+    ledger.hold_presence(identity_of(os.getpid()))
+    folder = tmp_path / (path.name + FOLDER)
+    [own] = folder.iterdir()
+    stranger = ProcessIdentity(pid=1, started=1.0, boot_id="b", pid_namespace=7)
+    os.mkfifo(folder / "b.7.1-1.00.lock")
+    (folder / "b.7.2-2.00.lock").symlink_to(own)
+    assert ledger.presence(stranger) is Liveness.GONE
+    assert not ledger.has_witness(stranger), "a link to a lock is no lock"
+    ledger.close()

@@ -808,3 +808,73 @@ def test_a_mistake_fails_a_notebook_with_one_line(
         run()
     output = notebook.cells[1].outputs[0]
     assert (output.output_type, len(output.traceback)) == ("error", 1)
+
+
+# -- the slice of a kernelspec whose command alone was started -------------------------
+
+
+def start(
+    broker: client.Client, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> InteractiveShell:
+    """A shell as VS Code starts it: with the variables of the kernelspec alone."""
+    monkeypatch.setenv("AISTACK_SLICE", wanted)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-7")
+    shell = new_shell()
+    shell.colors = "nocolor"
+    AIStackMagics(shell, lambda: broker).register()
+    return shell
+
+
+def test_a_kernel_without_its_provisioner_asks_before_its_first_cell(
+    broker: client.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    shell = start(broker, monkeypatch, "1/4")
+    assert "AISTACK_SLICE" not in os.environ
+    assert broker.leases() == []
+    shell.run_cell("import os; print(os.environ['AISTACK_LEASE'])")
+    (lease,) = broker.leases()
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith(f"This kernel now holds 1/4 ({lease['id']})")
+    assert shown[1] == lease["id"]
+    shell.run_cell("2")
+    assert len(broker.leases()) == 1
+
+
+def test_a_kernel_without_its_provisioner_waits_without_devices(
+    broker: client.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    shell = start(broker, monkeypatch, "1/4")
+    with broker.request("1", attach=False, holder=HOLD):
+        shell.run_cell("1")
+        assert "Waiting for 1/4" in capsys.readouterr().out
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    shell.run_cell("2")
+    assert "This kernel now holds 1/4" in capsys.readouterr().out
+    assert [lease["spec"] for lease in broker.leases()] == ["1/4"]
+
+
+def test_a_kernel_that_can_have_no_slice_is_told_so_once_and_sees_no_device(
+    broker: client.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    shell = start(broker, monkeypatch, "9")
+    shell.run_cell("1")
+    shown = capsys.readouterr().out
+    assert "This kernel was to have 9 and has none: spec: 9 cannot be had" in shown
+    assert "%gpu request 9" in shown
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    shell.run_cell("2")
+    assert "was to have" not in capsys.readouterr().out
+
+
+def test_a_kernel_that_its_provisioner_launched_asks_for_nothing(
+    broker: client.Client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AISTACK_KERNEL", "kernel-1")
+    start(broker, monkeypatch, "1/4").run_cell("1")
+    assert broker.leases() == []

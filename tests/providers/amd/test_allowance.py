@@ -15,7 +15,7 @@ from pathlib import Path
 from jupyter_aistack.providers.amd.allowance import AMDAllowance
 from jupyter_aistack.providers.amd.amdsmi import AMDSMI
 from jupyter_aistack.system.device_files import DeviceFiles
-NAMES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+NAMES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
 smi = AMDSMI()
 def build(files=None, **environment):
     for name in NAMES:
@@ -55,6 +55,16 @@ def test_hip_numbers_anew_what_rocr_leaves(fake_amdsmi) -> None:
     assert listed(child, **rocr, HIP_VISIBLE_DEVICES="1") == IDS[3:]
     assert listed(child, **rocr, CUDA_VISIBLE_DEVICES="0") == IDS[1:2]
     both = {"HIP_VISIBLE_DEVICES": "2", "CUDA_VISIBLE_DEVICES": "0"}
+    assert listed(child, **both) == IDS[2:3]
+
+
+def test_a_list_of_opencls_is_a_launchers_choice_where_there_is_no_other(
+    fake_amdsmi,
+) -> None:
+    child = fake_amdsmi.python(four(), SETUP + FILES)
+    assert listed(child, GPU_DEVICE_ORDINAL="2") == IDS[2:3]
+    assert listed(child, GPU_DEVICE_ORDINAL="") == ()
+    both = {"ROCR_VISIBLE_DEVICES": "2", "GPU_DEVICE_ORDINAL": "2"}
     assert listed(child, **both) == IDS[2:3]
 
 

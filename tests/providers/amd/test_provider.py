@@ -324,6 +324,7 @@ def test_a_process_is_shown_its_own_by_uuid_at_rocms_lowest_layer(lease) -> None
     assert prepared.environment == {
         "ROCR_VISIBLE_DEVICES": "GPU-00000000000000a0,GPU-00000000000000a1",
         "HIP_VISIBLE_DEVICES": "0,1",
+        "GPU_DEVICE_ORDINAL": "0,1",
         "CUDA_VISIBLE_DEVICES": "",
     }
     assert (prepared.memory_limit_bytes, prepared.enforced_by) == (
