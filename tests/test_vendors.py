@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     # Helps of traits say what the providers are for.
     "config.py": ENFORCEMENT | {"amd", "nvidia"},
     "core/accounting/measurement.py": ENFORCEMENT,
+    "core/accounting/mps_service.py": ENFORCEMENT,
     "core/enforcement/faults.py": ENFORCEMENT,
     "core/enforcement/preparation.py": ENFORCEMENT,
     "core/enforcement/verification.py": ENFORCEMENT,

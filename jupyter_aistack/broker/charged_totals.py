@@ -53,9 +53,14 @@ def _totals_of(record: UsageRecord) -> ChargedTotals:
     return ChargedTotals(
         user=record.user,
         lease_id=record.lease_id,
-        millijoules=record.millijoules if record.metered_seconds else None,
+        millijoules=record.millijoules if _is_charged(record) else None,
         gpu_seconds=record.share_seconds if record.lease_id else 0.0,
     )
+
+
+def _is_charged(record: UsageRecord) -> bool:
+    """Whether energy is charged, be it the idle part alone."""
+    return record.metered_seconds > 0 or record.millijoules > 0
 
 
 def _add(totals: dict[str, ChargedTotals], more: ChargedTotals) -> None:

@@ -65,12 +65,8 @@ class FaultMonitor:
         known = self._known
         self._known = frozenset(self._devices.faults())
         for fault in self._known - known:
-            log.warning(
-                "%s failed, caused by process %s: %s",
-                fault.device_id,
-                fault.pid,
-                fault.message,
-            )
+            cause = "" if fault.pid is None else f", caused by process {fault.pid}"
+            log.warning("%s failed%s: %s", fault.device_id, cause, fault.message)
             culprit = (
                 culprit_of(fault, leases, pids()) if fault.pid is not None else None
             )

@@ -208,3 +208,18 @@ def test_a_provider_that_cannot_tell_stops_nothing(
 
     monkeypatch.setattr(lists, "faults", fail)
     assert turn(broker, clock) == ["", "", ""]
+
+
+def test_a_device_that_is_sick_itself_is_told_to_all_who_hold_a_part_of_it(
+    broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]
+) -> None:
+    for lease in broker.leases():
+        changes = {"enforced_by": Enforcement.L0}
+        broker.host_state.ledger.bind(lease.id, lease.token, clock(), **changes)
+    sentence = "NVIDIA H200 reported Xid 95 (a memory error that could not be contained); reset it"
+    sick = Fault(device_id="GPU-0", pid=None, message=sentence, is_device_wide=True)
+    lists.broken = (sick,)
+    told = turn(broker, clock)
+    assert told == [
+        f"on a GPU that failed: {sentence}; save what you can, and go on on another GPU"
+    ] * len(leases)

@@ -140,7 +140,9 @@ def test_in_a_container_energy_is_unknown_but_for_who_has_all_of_it(
     def drawn(joules: int) -> str:
         return HALF_USED.replace("\n", f" energy_mj={joules * 1000}\n")
 
-    child = fake_nvml.python(drawn(0), SETUP + CONTAINER)
+    child = fake_nvml.python(
+        drawn(0).replace(f"used={38 * GIB}", "used=0"), SETUP + CONTAINER
+    )
     child.run(f"first = submit({spec!r}); broker.record_usage(settle=True)")
     for step in range(1, 4):
         fake_nvml.change(drawn(1000 * step) + process(OF_HOST, 38 * GIB))
@@ -149,7 +151,9 @@ def test_in_a_container_energy_is_unknown_but_for_who_has_all_of_it(
         "[c for c in broker.ledger.charges(0, 99_999) if c.lease_id == first.lease_id]"
     )
     known = (charge.seconds, charge.metered_seconds, charge.millijoules)
-    assert known == ((15.0, 15.0, 3_000_000) if spec == "1" else (15.0, 0.0, 0))
+    assert known == (
+        (15.0, 15.0, 3_000_000) if spec == "1" else (15.0, 0.0, 1_500_000)
+    ), "of a half, the idle part alone is charged, and not called known"
 
 
 def test_a_gpu_that_works_in_the_hosts_memory_can_be_shared(fake_nvml) -> None:

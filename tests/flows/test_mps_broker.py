@@ -353,20 +353,23 @@ def test_work_that_is_counted_as_the_servers_is_nobodys_leisure(
     ask("prepared('1/2')")
     running = box.stand.running()
     assert running is not None
-    line = "process gpu=0 pid={} type=M memory=1048576 sm={} name=/usr/bin/python3\n"
+    line = "process gpu=0 pid={} memory=1048576 sm={} type={} name=/usr/bin/python3\n"
     asked = (
         "usage(gpus, {'l': only()}, {'l': pids})['l'].utilization",
         "works(gpus, {'l': only()}, {device().id: device()}, pids, clock() - 1)",
     )
 
-    def seen(server: int, own: int) -> list[Any]:
+    def seen(server: int, own: int, kind: str = "M") -> list[Any]:
         box.change(
-            NEW + GPU + line.format(running.pid, server) + line.format(client.pid, own)
+            NEW
+            + GPU
+            + line.format(running.pid, server, "C")
+            + line.format(client.pid, own, kind)
         )
         return [ask(each, pids=frozenset({client.pid})) for each in asked]
 
-    assert seen(40, 0) == [None, None]
-    assert seen(40, 30) == [pytest.approx(0.3), True]
+    assert seen(40, 0) == [0.4, None]
+    assert seen(40, 30, "C") == [pytest.approx(0.3), True]
     assert seen(0, 0) == [0, False]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -35,6 +36,8 @@ REPORT_SECONDS = 2.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; the exit status."""
     options = _parser().parse_args(arguments)
+    # Whoever ends it ends its workers too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     report = _reporter(is_quiet=options.json)
     figures: dict[str, Any] = {}
     with ExitStack() as stack:

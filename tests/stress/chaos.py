@@ -31,7 +31,7 @@ from .keeper import Keeper
 from .observer import Observer
 from .replay import EVERYTHING, incoherent, replay
 
-ACCIDENT_SECONDS = (1.0, 5.0)
+ACCIDENT_SECONDS = (3.0, 12.0)
 """Between two accidents of one worker, about."""
 STOP_SECONDS = (1.2 * TTL_SECONDS, 2.5 * TTL_SECONDS)
 LOOK_SECONDS = 0.1

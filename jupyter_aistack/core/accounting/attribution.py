@@ -7,8 +7,8 @@ was. What is left (shares that are not held, processes of no lease, work that ca
 attributed) is the system's. The parts add up to the counter exactly.
 
 A lease that holds a whole device alone needs no figures of activity: all is its own.
-Any other whose activity cannot be known has no energy for that time, and no zero
-either.
+Any other whose activity cannot be known is charged its idle part alone, and its energy
+does not count as known for that time.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ def split(
     """Divide what a counter moved by. The sum of all parts, `SYSTEM`'s included, is
     `millijoules` exactly.
 
+    The idle part goes by granted share, whether activity is known or not.
+
     Args:
         millijoules: to be divided.
         idle_millijoules: how much of it is drawn when nothing works.
@@ -53,26 +55,33 @@ def split(
         others: activity of processes of no lease; None where activity is unknown.
 
     Returns:
-        By lease; those whose part cannot be known are missing, and theirs is in
-        `SYSTEM`'s.
+        By lease; the dynamic part of those whose activity is unknown is in `SYSTEM`'s.
     """
     idle = min(max(idle_millijoules, 0), millijoules)
     dynamic = millijoules - idle
-    parts: Parts = {}
+    total_share = max(1.0, sum(shares.values()))
+    granted = _portions(idle, shares, total_share)
+    worked: dict[str, int] = {}
     if others is None:
         owner = _sole_owner(shares)
         if owner is not None:
-            parts[owner] = (idle, dynamic)
-        return _with_rest(parts, idle, dynamic)
+            granted = {owner: idle}
+            worked = {owner: dynamic}
+    else:
+        known: dict[str, float] = {}
+        foreign = others
+        for lease, activity in busy.items():
+            if lease in shares:
+                known[lease] = activity
+            else:
+                foreign += activity
+        total_activity = foreign + sum(known.values())
+        worked = _portions(dynamic, known, total_activity)
 
-    known = {lease: activity for lease, activity in busy.items() if lease in shares}
-    foreign = [activity for lease, activity in busy.items() if lease not in shares]
-    total_activity = sum(known.values()) + (others + sum(foreign))
-    total_share = max(1.0, sum(shares.values()))
-    granted = _portions(idle, {lease: shares[lease] for lease in known}, total_share)
-    worked = _portions(dynamic, known, total_activity)
-    for lease in known:
-        parts[lease] = (granted[lease], worked[lease])
+    parts: Parts = {}
+    for lease, idle_part in granted.items():
+        dynamic_part = worked.get(lease, 0)
+        parts[lease] = (idle_part, dynamic_part)
     return _with_rest(parts, idle, dynamic)
 
 
@@ -121,10 +130,17 @@ def charges_of(
         cells: when cells ran, of whichever kernel.
     """
     parts = _parts(interval, holders, idle_watts)
+    metered = frozenset() if parts is None else _metered(interval, holders)
     records = [
         record
         for holding in holders
-        for record in _of_lease(interval, holding, parts, cells)
+        for record in _of_lease(
+            interval,
+            holding,
+            cells,
+            energy=(parts or {}).get(holding.lease.id, (0, 0)),
+            is_metered=holding.lease.id in metered,
+        )
     ]
     if parts is not None:
         records.append(_of_system(interval, holders, parts))
@@ -141,11 +157,28 @@ def _parts(
     idle = whole
     if idle_watts is not None:
         idle = round(idle_watts * interval.seconds * 1000)
-    shares = {
+    shares = _shares(interval, holders)
+    if idle_watts is None:
+        # All of it may be work: those whose activity is unknown are charged nothing.
+        metered = _metered(interval, holders)
+        shares = {lease: share for lease, share in shares.items() if lease in metered}
+    return split(whole, idle, shares, interval.busy, interval.others)
+
+
+def _shares(interval: Interval, holders: Sequence[SliceHolding]) -> dict[str, float]:
+    """By lease, its share of the device averaged over the interval."""
+    return {
         holding.lease.id: holding.share * holding.seconds / interval.seconds
         for holding in holders
     }
-    return split(whole, idle, shares, interval.busy, interval.others)
+
+
+def _metered(interval: Interval, holders: Sequence[SliceHolding]) -> frozenset[str]:
+    """The leases whose energy is known: their activity is, or all is their own."""
+    if interval.others is not None:
+        return frozenset(interval.busy)
+    owner = _sole_owner(_shares(interval, holders))
+    return frozenset() if owner is None else frozenset({owner})
 
 
 def _of_system(
@@ -164,8 +197,10 @@ def _of_system(
 def _of_lease(
     interval: Interval,
     holding: SliceHolding,
-    parts: Parts | None,
     cells: Sequence[CellInterval],
+    *,
+    energy: tuple[int, int],
+    is_metered: bool,
 ) -> Iterator[UsageRecord]:
     """A lease's records of an interval: one for each cell that ran, and one for the
     time between cells.
@@ -173,8 +208,7 @@ def _of_lease(
     lease = holding.lease
     whole = _record_of(interval, lease)
     times = _times(holding, whole.owner, cells)
-    energy = _energy_by_cell(times, holding, (parts or {}).get(lease.id, (0, 0)))
-    is_metered = parts is not None and lease.id in parts
+    by_cell = _energy_by_cell(times, holding, energy)
     activity = interval.busy.get(lease.id)
     memory = interval.load.memory.get(lease.id)
     is_memory_known = memory is not None and interval.is_watched
@@ -187,7 +221,7 @@ def _of_lease(
             cell=cell,
             seconds=seconds,
             share_seconds=holding.share * seconds,
-            millijoules=energy[cell],
+            millijoules=by_cell[cell],
             metered_seconds=seconds if is_metered else 0.0,
             busy_seconds=(activity or 0.0) * seconds * dense,
             levels=_levels(activity, seconds, dense),

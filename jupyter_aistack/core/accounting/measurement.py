@@ -16,6 +16,7 @@ from jupyter_aistack.core.model.sample import (
 )
 
 from .intervals import ProcessLoad
+from .mps_service import NO_SERVICE, MPSService, is_by_mps, served_leases
 
 T = TypeVar("T")
 Activity = tuple[dict[str, float], float | None]
@@ -28,16 +29,12 @@ Activity = tuple[dict[str, float], float | None]
 def usage_by_lease(sample: HostSample, leases: Iterable[Lease]) -> dict[str, Usage]:
     """What each lease used; unknown for a lease whose processes are not known."""
     return {
-        lease.id: usage_of(lease, sample.pids[lease.id], sample.readings)
-        if lease.id in sample.pids
-        else Usage()
+        lease.id: usage_of(lease, sample) if lease.id in sample.pids else Usage()
         for lease in leases
     }
 
 
-def usage_of(
-    lease: Lease, pids: frozenset[int], readings: Mapping[str, DeviceSample]
-) -> Usage:
+def usage_of(lease: Lease, sample: HostSample) -> Usage:
     """Memory and busy share over a lease's processes.
 
     Memory adds up over its slices and the busy share is their mean, each known only
@@ -45,7 +42,7 @@ def usage_of(
     """
     parts: list[Usage] = []
     for device_id in dict.fromkeys(slice_.device_id for slice_ in lease.slices):
-        parts.extend(_usage_on_device(device_id, lease, pids, readings.get(device_id)))
+        parts.extend(_usage_on_device(device_id, lease, sample))
     memory = _known(part.memory_bytes for part in parts)
     shares = _known(part.utilization for part in parts)
     return Usage(
@@ -54,16 +51,15 @@ def usage_of(
     )
 
 
-def _usage_on_device(
-    device_id: str, lease: Lease, pids: frozenset[int], reading: DeviceSample | None
-) -> list[Usage]:
+def _usage_on_device(device_id: str, lease: Lease, sample: HostSample) -> list[Usage]:
     """The use of each slice on a device, or of all of them together."""
+    reading = sample.readings.get(device_id)
     if reading is None:
         return [Usage()]
     if lease.id in reading.leases:
         return [reading.leases[lease.id]]
     slices = [slice_ for slice_ in lease.slices if slice_.device_id == device_id]
-    return [_usage_on(slice_, lease, pids, reading) for slice_ in slices]
+    return [_usage_on(slice_, lease, sample, reading) for slice_ in slices]
 
 
 def _known(figures: Iterable[T | None]) -> list[T]:
@@ -75,13 +71,36 @@ def _is_complete(known: Sequence[object], parts: Sequence[Usage]) -> bool:
 
 
 def _usage_on(
-    slice_: Slice, lease: Lease, pids: frozenset[int], reading: DeviceSample
+    slice_: Slice, lease: Lease, sample: HostSample, reading: DeviceSample
 ) -> Usage:
     unit = reading.units.get(slice_.uuid, UnitSample())
-    share = None if slice_.kind is SliceKind.MIG else _busy_share(unit, pids)
+    pids = sample.pids[lease.id]
+    share = _instance_share(slice_, unit)
+    if slice_.kind is not SliceKind.MIG:
+        share = _busy_share(unit, pids)
     if not share and _is_hidden(lease, unit, reading.servers):
-        share = None
+        share = _served_share(lease, sample, reading, unit)
     return Usage(memory_bytes=memory_of(unit, pids), utilization=share)
+
+
+def _instance_share(slice_: Slice, unit: UnitSample) -> float | None:
+    """How busy a MIG instance is, which is its lease's alone; None where it shares a
+    figure with others, or the driver has none.
+    """
+    is_shared = 0 < slice_.compute_slices < slice_.gpu_slices
+    return None if is_shared else unit.activity
+
+
+def _served_share(
+    lease: Lease, sample: HostSample, reading: DeviceSample, unit: UnitSample
+) -> float | None:
+    """How busy an MPS server was for a lease; None where it may have worked for
+    several.
+    """
+    served = served_leases(sample.leases, sample.pids, unit)
+    if served.keys() == {lease.id}:
+        return min(1.0, _sum_of(unit.busy or {}, reading.servers))
+    return None
 
 
 def memory_of(unit: UnitSample, pids: frozenset[int]) -> int | None:
@@ -103,8 +122,7 @@ def _busy_share(unit: UnitSample, pids: frozenset[int]) -> float | None:
 
 def _is_hidden(lease: Lease, unit: UnitSample, servers: frozenset[int]) -> bool:
     """Whether a lease's work may be what its MPS server is seen to do."""
-    is_by_mps = lease.enforced_by is not None and lease.enforced_by.is_by_mps
-    return is_by_mps and bool(_workers(unit) & servers)
+    return is_by_mps(lease) and bool(_workers(unit) & servers)
 
 
 def _workers(unit: UnitSample) -> frozenset[int]:
@@ -232,19 +250,20 @@ def _activity(
     if device.mig_enabled:
         return activity_by_instance(device, held, reading.units)
     known = {lease_id: pids[lease_id] for lease_id in held if lease_id in pids}
-    by_mps = {lease_id for lease_id in held if _is_by_mps(leases[lease_id])}
+    on_device = {lease_id: leases[lease_id] for lease_id in held}
     unit = reading.units.get(device.id, UnitSample())
-    return activity_by_process(unit.busy, known, by_mps, unit.activity)
-
-
-def _is_by_mps(lease: Lease) -> bool:
-    return lease.enforced_by is not None and lease.enforced_by.is_by_mps
+    service = MPSService(
+        leases=frozenset(i for i, lease in on_device.items() if is_by_mps(lease)),
+        servers=reading.servers,
+        clients=served_leases(on_device, pids, unit),
+    )
+    return activity_by_process(unit.busy, known, service, unit.activity)
 
 
 def activity_by_process(
     busy: Mapping[int, float] | None,
     pids: Mapping[str, frozenset[int]],
-    by_mps: Collection[str] = (),
+    service: MPSService = NO_SERVICE,
     whole: float | None = None,
 ) -> Activity:
     """Activity of each lease, and of all other processes, on one GPU.
@@ -253,9 +272,9 @@ def activity_by_process(
         busy: share of time each process was at work; None where the driver does not
             tell.
         pids: the processes of each lease.
-        by_mps: leases behind an MPS server. NVIDIA's MPS documentation has tools count
-            what clients do as the server's: where a process outside any lease works and
-            such a lease does not, the lease may be what works, and is not known.
+        service: the MPS servers there. Where a process that is in no lease and is no
+            known server works, and a lease behind a server does not, that lease may be
+            what works, and is not known.
         whole: the activity of the GPU's multiprocessors, if it is known; it is divided
             as `busy` is.
     """
@@ -263,12 +282,16 @@ def activity_by_process(
         return {}, None
     shares = {lease_id: _sum_of(busy, own) for lease_id, own in pids.items()}
     ours = frozenset().union(*pids.values())
-    others = _sum_of(busy, busy.keys() - ours)
+    served = service.shares_of(_sum_of(busy, service.servers - ours))
+    for lease_id, share in served.items():
+        shares[lease_id] = shares.get(lease_id, 0.0) + share
+    known_workers = ours | service.servers if served else ours
+    others = _sum_of(busy, busy.keys() - known_workers)
     total = sum(shares.values()) + others
     scale = _scale(total, whole)
     if total <= 0 and whole is not None:
         others = min(1.0, whole)
-    hidden = by_mps if others > 0 else ()
+    hidden = service.leases if others > 0 and not served else frozenset()
     known = {
         lease_id: share * scale
         for lease_id, share in shares.items()

@@ -33,7 +33,9 @@ def fault_condition(
         show_names: whether users see the names of others.
         now: seconds since the epoch.
     """
-    if fault.pid is None:
+    if fault.is_device_wide:
+        message = f"{fault.message}; save what you can, and go on on another GPU"
+    elif fault.pid is None:
         # Perhaps no process did: a daemon was killed, a folder removed.
         cause = fault.message or "it is unknown which process caused it"
         message = f"{cause}; restart the kernel"
@@ -69,8 +71,8 @@ def affected(fault: Fault, leases: Iterable[Lease]) -> list[Lease]:
     """The leases on the device without this condition yet; it stays until the
     kernel is checked anew.
 
-    What breaks is an MPS server; a lease that is known to be held another way has none,
-    and goes on.
+    Where an MPS server breaks, a lease that is known to be held another way has none,
+    and goes on; a device that is sick concerns all.
     """
     return [lease for lease in leases if _is_affected(fault, lease)]
 
@@ -80,7 +82,8 @@ def _is_affected(fault: Fault, lease: Lease) -> bool:
     if fault.device_id not in devices:
         return False
     may_be_shared = lease.enforced_by is None or lease.enforced_by.is_by_mps
-    return may_be_shared and lease.condition(ConditionKind.DEVICE_FAULT) is None
+    is_hit = fault.is_device_wide or may_be_shared
+    return is_hit and lease.condition(ConditionKind.DEVICE_FAULT) is None
 
 
 def culprit_of(

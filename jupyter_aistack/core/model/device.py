@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
+from .device_health import UNKNOWN_HEALTH, DeviceHealth
+
 FOREIGN_TOLERANCE = Fraction(1, 100)
 """Share of a GPU's memory that foreign processes (a display server, say) may hold while the GPU
 still counts as whole.
@@ -137,8 +139,9 @@ class Device:
         level: the firmest that shares of it are held now (see `highest_level`); None where no
             share of it can be granted, or that is not known.
         why_not: each level above that one, and in one sentence why it is not reached.
-        advice: what an administrator could do to have shares held more firmly; empty
-            for nothing.
+        advice: what an administrator could do to have shares held more firmly, or the
+            device work better; empty for nothing.
+        health: what the driver tells of its errors. What is fatal of it is in `problem`.
     """
 
     id: str
@@ -167,6 +170,7 @@ class Device:
     level: Enforcement | None = None
     why_not: tuple[tuple[str, str], ...] = ()
     advice: str = ""
+    health: DeviceHealth = field(default=UNKNOWN_HEALTH, compare=False)
 
     @property
     def is_healthy(self) -> bool:
@@ -186,17 +190,20 @@ class Device:
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """Something that broke what enforces the shares of a device, and with it the work
-    of all who share it.
+    of all who share it; or the device itself.
 
     Attributes:
         device_id: the device.
         pid: the process that caused it; None when unknown.
         message: one sentence for those whose work is lost.
+        is_device_wide: the device itself is sick: it concerns all who hold a part of
+            it, however that is enforced.
     """
 
     device_id: str
     pid: int | None
     message: str
+    is_device_wide: bool = False
 
 
 EVERY_DEVICE = "*"

@@ -2,9 +2,10 @@
 that of others.
 
 What cannot be seen is unknown, and not absent. A driver may list no processes at all
-(WSL), keep the memory of each to itself (WDDM, vGPU), or list ids of another PID
-namespace (a container). Then the device's own figure still tells how much is in use:
-what leases cannot hold of it is others'.
+(WSL), keep the memory of each to itself (WDDM, vGPU), list ids of another PID namespace
+(a container), or leave out the processes of another namespace (NVIDIA's open kernel
+modules). The device's own figure still tells how much is in use: what leases cannot
+hold of it is others'.
 """
 
 from __future__ import annotations
@@ -13,6 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from .device import Device, Inventory, ProcessUse
+from .units import GIB
+
+UNEXPLAINED_BYTES = GIB
+"""So much may be in use beyond what a complete list adds up to: page tables, contexts
+and servers of the driver.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +40,10 @@ class Holders:
 
 def is_to_be_told_apart(device: Device) -> bool:
     """Whether anybody may hold memory on a device that a lease does not know of."""
-    return not device.simulated and (device.processes is None or bool(device.processes))
+    if device.simulated:
+        return False
+    is_listed = device.processes is None or bool(device.processes)
+    return is_listed or (device.used_bytes or 0) > UNEXPLAINED_BYTES
 
 
 def with_foreign(inventory: Inventory, holders: Holders) -> Inventory:
@@ -45,9 +55,10 @@ def with_foreign(inventory: Inventory, holders: Holders) -> Inventory:
 def told_apart(device: Device, holders: Holders) -> Device:
     """The device, with the memory that processes of leases hold, and that others do.
 
-    Where all processes are listed with what they hold, both are sums. Elsewhere the
-    others hold at least what is in use and cannot be the leases': these hold what their
-    processes are known to, or at most what was granted.
+    Where all processes are listed with what they hold, both are sums, unless more is in
+    use than the driver needs beside them. Elsewhere, and then, the others hold at least
+    what is in use and cannot be the leases': these hold what their processes are known
+    to, or at most what was granted.
     """
     listed = device.processes or ()
     ours = [use for use in listed if use.pid in holders.ours]
@@ -66,8 +77,11 @@ def told_apart(device: Device, holders: Holders) -> Device:
     is_all_known = is_listed and _is_complete(listed)
     own_most = own_bytes if is_own_known else max(own_bytes, granted_bytes)
     foreign = _known_bytes(others)
-    if not is_all_known and device.used_bytes is not None:
-        foreign = max(foreign, device.used_bytes - own_most)
+    if device.used_bytes is not None:
+        beside_ours = device.used_bytes - own_most
+        tolerated = UNEXPLAINED_BYTES if is_all_known else 0
+        if beside_ours > foreign + tolerated:
+            foreign = beside_ours
 
     is_exact = is_own_known and device.used_bytes is not None
     is_known = is_all_known or is_exact or foreign > 0

@@ -77,13 +77,15 @@ MIG_INSTANCE = WIRE.record(
 )
 DEVICE = WIRE.record(
     Device,
-    # What is in use is reported by the usage; what is too little, by the refusal.
+    # What is in use is reported by the usage; of its health, by `problem` and `advice`;
+    # what is too little, by the refusal.
     hidden=[
         "processes",
         "own_memory_bytes",
         "used_bytes",
         "free_bytes",
         "least_share_bytes",
+        "health",
     ],
     formats={
         "mig_offers": _expected(tuple[str, ...], []),

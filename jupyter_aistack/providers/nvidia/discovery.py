@@ -7,11 +7,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jupyter_aistack.core.model.device import Device, DeviceKind, ProcessUse
-from jupyter_aistack.exceptions import ProviderError
+from jupyter_aistack.core.model.device import (
+    Device,
+    DeviceKind,
+    Fault,
+    ProcessUse,
+)
+from jupyter_aistack.core.model.device_health import (
+    DeviceHealth,
+    HealthCode,
+    HealthCondition,
+)
+from jupyter_aistack.exceptions import DeviceLost, ProviderError
 
 from . import mig
 from .gpu_memory import LEAST_SHARE_BYTES, memory_of
+from .health import HealthMonitor
 from .mig_reconfigure import MIGReconfigurer
 from .nvml import NO_PERMISSION, NVML
 from .topology import PCILocation, places
@@ -73,6 +84,7 @@ class GPUDiscovery:
         self._cutter = cutter
         self._clock = clock
         self._on_reopen = on_reopen
+        self._health = HealthMonitor(nvml)
         self.known: dict[str, Device] = {}
         self.refused: frozenset[str] = frozenset()
         """Ids of the GPUs that the driver does not let this user open."""
@@ -93,7 +105,7 @@ class GPUDiscovery:
         listed = self._placed([self._device(index, host) for index in range(count)])
         present = {device.id: device for device in listed}
         gone = {
-            device_id: replace(device, problem=_GONE, processes=())
+            device_id: self._lost(device, _GONE)
             for device_id, device in self.known.items()
             if device_id not in present
         }
@@ -104,6 +116,26 @@ class GPUDiscovery:
             if not device_id.startswith(_NAMELESS)
         }
         return sorted(devices.values(), key=lambda device: (device.index, device.id))
+
+    def faults(self) -> tuple[Fault, ...]:
+        """The GPUs that are sick, as those who hold a part of them are told."""
+        return tuple(
+            Fault(
+                device_id=device.id,
+                pid=None,
+                message=f"{device.name} {device.problem}",
+                is_device_wide=True,
+            )
+            for device in self.known.values()
+            if device.health.problem
+        )
+
+    def _lost(self, device: Device, problem: str) -> Device:
+        """A GPU that no longer answers."""
+        self._health.mark_lost(device.id)
+        condition = HealthCondition(code=HealthCode.FELL_OFF_BUS, message=problem)
+        health = DeviceHealth(conditions=(condition,))
+        return replace(device, problem=problem, processes=(), health=health)
 
     def _reopen_if_lost(self) -> None:
         # Handles do not outlive a reset: a lost GPU comes back only to a driver that is
@@ -143,6 +175,8 @@ class GPUDiscovery:
             if "problem" not in error.facts:
                 raise  # it concerns the driver, not this GPU
             device = self._unusable(index, host, str(error.facts["problem"]))
+            if isinstance(error, DeviceLost):
+                device = self._lost(device, device.problem)
             if error.facts.get("nvml_code") == NO_PERMISSION:
                 self.refused |= {device.id}
             return device
@@ -170,7 +204,10 @@ class GPUDiscovery:
         memory = memory_of(self._nvml, handle, is_cut=mig_enabled)
         handles = mig.instance_handles(self._nvml, handle) if mig_enabled else ()
         total = memory.total if memory else 0
+        usable = memory.usable if memory else 0
         make = self._make(handle, uuid)
+        health = self._health.inspect(handle, uuid)
+        unreadable = "" if memory or mig_enabled else _UNREADABLE
         known = mig.shapes(self._nvml, handle, total) if mig_enabled else ()
         instances = tuple(mig.describe(self._nvml, h, total, known) for h in handles)
         return Device(
@@ -181,7 +218,7 @@ class GPUDiscovery:
             name=make.name or f"GPU {index}",
             # Where MIG is on, an ordinary user may read the instances' memory but not
             # the GPU's.
-            memory_bytes=total or sum(instance.memory_bytes for instance in instances),
+            memory_bytes=usable or sum(instance.memory_bytes for instance in instances),
             multiprocessors=make.multiprocessors,
             mig=instances,
             mig_enabled=mig_enabled,
@@ -191,7 +228,9 @@ class GPUDiscovery:
             used_bytes=memory.used if memory else None,
             free_bytes=memory.free if memory else None,
             least_share_bytes=LEAST_SHARE_BYTES,
-            problem="" if memory or mig_enabled else _UNREADABLE,
+            problem=unreadable or health.problem,
+            advice=health.advice,
+            health=health,
         )
 
     def _make(self, handle: Any, uuid: str) -> _Make:

@@ -119,7 +119,7 @@ class ShareEnforcer:
             device,
             level=rung.level,
             why_not=rung.why_not,
-            advice=rung.advice,
+            advice="; ".join(filter(None, [device.advice, rung.advice])),
             problem=rung.problem or closed,
             processes=self._without_servers(device),
         )

@@ -24,13 +24,17 @@ class GPUMemory:
     """The memory of one GPU.
 
     Attributes:
-        total: all of it, in bytes.
-        used: what is in use, without what the driver reserves where it tells that.
+        total: all of it, in bytes, which the sizes of MIG profiles are parts of.
+        usable: what processes can have: all of it but what the driver reserves for
+            itself, where it tells that.
+        used: what is in use of the latter; None where a GPU works in the host's memory,
+            most of which others use for other things.
         free: what is free.
     """
 
     total: int
-    used: int
+    usable: int
+    used: int | None
     free: int
 
 
@@ -51,10 +55,16 @@ def memory_of(nvml: NVML, handle: Any, *, is_cut: bool) -> GPUMemory | None:
         return _of_host()
     if answer is None or answer is _NONE:
         return None
-    return GPUMemory(total=answer.total, used=answer.used, free=answer.free)
+    reserved = getattr(answer, "reserved", 0)
+    return GPUMemory(
+        total=answer.total,
+        usable=answer.total - reserved,
+        used=answer.used,
+        free=answer.free,
+    )
 
 
 def _of_host() -> GPUMemory:
     total = installed_bytes()
     free = min(available_bytes(), total)
-    return GPUMemory(total=total, used=total - free, free=free)
+    return GPUMemory(total=total, usable=total, used=None, free=free)

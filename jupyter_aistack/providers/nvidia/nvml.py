@@ -8,7 +8,9 @@ driver was reset or another library in this process closed NVML.
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
+from importlib import metadata
 from typing import Any
 
 from jupyter_aistack.exceptions import DeviceLost, DriverNotFound, ProviderError
@@ -29,6 +31,11 @@ ARGUMENT_VERSION_MISMATCH = 25
 MEMORY_V2 = 0x02000028
 """The version of ``nvmlMemory_t`` that tells what the driver reserves for itself from
 what is in use.
+"""
+
+LEAST_BINDING = (12, 535, 108)
+"""The first nvidia-ml-py that reads lists of processes rightly. The struct of 12.535.77
+misreads the ids of processes on drivers from 535.98 on (XuehaiPan/nvitop#75).
 """
 
 CANNOT_KNOW = frozenset(
@@ -89,6 +96,10 @@ class NVML:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._library: Any = None
+        self.session = 0
+        """Counts how often the driver was opened: what was made in one session must not
+        be used in the next.
+        """
 
     def query(
         self,
@@ -97,6 +108,7 @@ class NVML:
         default: Any = _RAISE,
         not_found: Any = _RAISE,
         not_supported: Any = _RAISE,
+        is_repeated: bool = True,
     ) -> Any:
         """What ``pynvml.<function>(*args)`` answers.
 
@@ -109,6 +121,8 @@ class NVML:
             not_found: given back for "not found" alone, where that is an answer (an
                 empty slot, no samples).
             not_supported: the same for "not supported" (a GPU without that at all).
+            is_repeated: it is asked again after the driver had to be opened anew, which
+                frees what was made in the session before.
 
         Raises:
             DriverNotFound: no driver, or it is not loaded. ``facts["library_missing"]``
@@ -120,6 +134,7 @@ class NVML:
             code, answer = _ask(self._open(), function, args)
             if code in _REOPEN_AFTER:
                 self.close()
+            if code in _REOPEN_AFTER and is_repeated:
                 code, answer = _ask(self._open(), function, args)
         if code == 0:
             return answer
@@ -169,7 +184,13 @@ class NVML:
             if code:
                 raise error_of(code, "nvmlInit")
             self._library = library
+            self.session += 1
         return self._library
+
+
+def address_of(handle: Any) -> int:
+    """The address that a handle of the driver's is, by which two are compared."""
+    return ctypes.cast(handle, ctypes.c_void_p).value or 0
 
 
 def error_of(code: int, function: str) -> ProviderError:
@@ -225,4 +246,20 @@ def _import_pynvml() -> Any:
             "the Python package nvidia-ml-py is not installed; install it to use this host's GPUs",
             library_missing=True,
         ) from None
+    _check_binding()
     return pynvml
+
+
+def _check_binding() -> None:
+    """Refuse a nvidia-ml-py that would name the wrong processes."""
+    try:
+        version = metadata.version("nvidia-ml-py")
+    except metadata.PackageNotFoundError:
+        return  # it was put on the path by hand, and tells no version
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+    if numbers < LEAST_BINDING:
+        least = ".".join(str(number) for number in LEAST_BINDING)
+        raise ProviderError(
+            f"the Python package nvidia-ml-py {version} misreads the ids of processes; "
+            f"install {least} or newer to use this host's GPUs"
+        )

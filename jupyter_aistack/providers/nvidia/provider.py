@@ -169,8 +169,8 @@ class GPUProvider(Provider):
         return driver_version()
 
     def faults(self) -> tuple[Fault, ...]:
-        """Faults of MPS servers."""
-        return self._sharing.faults()
+        """Faults of MPS servers, and GPUs that are sick."""
+        return (*self._sharing.faults(), *self._discovery.faults())
 
     def _device_of(self, lease: Lease) -> Device | None:
         """The GPU of a lease that MPS may hold."""

@@ -7,13 +7,19 @@ from typing import Any
 
 from jupyter_aistack.exceptions import ProviderError
 
-from .nvml import NVML
+from .nvml import MEMORY_V2, NVML
 
 _PROCESS_LISTS = (
     "nvmlDeviceGetComputeRunningProcesses_v3",
     "nvmlDeviceGetGraphicsRunningProcesses_v3",
     "nvmlDeviceGetMPSComputeRunningProcesses_v3",
 )
+
+MOST_PERCENT = 100
+NOT_AVAILABLE_32 = 0xFFFFFFFF
+"""``NVML_VALUE_NOT_AVAILABLE`` in a figure of 32 bits."""
+NOT_AVAILABLE_64 = 0xFFFFFFFFFFFFFFFF
+"""The same in 64 bits."""
 
 
 class UsageReader:
@@ -46,27 +52,39 @@ class UsageReader:
         samples = self._ask(
             uuid, "nvmlDeviceGetProcessUtilization", self._since, not_found=()
         )
-        return None if samples is None else _average(samples)
+        return None if samples is None else _average(samples, self._since)
 
     def memory_bytes(self, uuid: str) -> int | None:
-        """Memory in use on the GPU."""
-        memory = self._ask(uuid, "nvmlDeviceGetMemoryInfo")
-        return None if memory is None else memory.used
+        """Memory in use on the GPU, without what the driver reserves where it tells
+        that.
+        """
+        memory = self._ask(uuid, "nvmlDeviceGetMemoryInfo", MEMORY_V2)
+        if memory is None:
+            memory = self._ask(uuid, "nvmlDeviceGetMemoryInfo")
+        if memory is None or memory.used > memory.total:
+            return None
+        return int(memory.used)
 
     def utilization(self, uuid: str) -> float | None:
         """Share of time in which the GPU was at work."""
         rates = self._ask(uuid, "nvmlDeviceGetUtilizationRates")
-        return None if rates is None else rates.gpu / 100
+        if rates is None or rates.gpu > MOST_PERCENT:
+            return None
+        return float(rates.gpu / 100)
 
     def watts(self, uuid: str) -> float | None:
         """Power the GPU draws."""
         milliwatts = self._ask(uuid, "nvmlDeviceGetPowerUsage")
-        return None if milliwatts is None else milliwatts / 1000
+        if milliwatts is None or milliwatts == NOT_AVAILABLE_32:
+            return None
+        return float(milliwatts / 1000)
 
     def millijoules(self, uuid: str) -> int | None:
         """The GPU's energy counter, since its driver was loaded."""
         counter = self._ask(uuid, "nvmlDeviceGetTotalEnergyConsumption")
-        return None if counter is None else int(counter)
+        if counter is None or counter == NOT_AVAILABLE_64:
+            return None
+        return int(counter)
 
     def handle(self, uuid: str) -> Any:
         """The driver's handle of a GPU or MIG instance; None where it gives none."""
@@ -114,12 +132,16 @@ def _merge(lists: Iterable[Any]) -> dict[int, int | None] | None:
     return held if readable else None
 
 
-def _average(samples: Iterable[Any]) -> dict[int, float]:
-    """Mean busy share of each process; figures above 100 are leavings of processes that
-    ended.
+def _average(samples: Iterable[Any], since: int) -> dict[int, float]:
+    """Mean busy share of each process since then (microseconds since the epoch).
+
+    The driver hands out the last sample of a process however old it is
+    (NVIDIA/go-nvml#51): what was seen before tells nothing of this time. Figures above
+    100 are leavings of processes that ended.
     """
     by_pid: dict[int, list[int]] = {}
     for sample in samples:
-        if sample.smUtil <= 100:
+        is_new = sample.timeStamp > since
+        if is_new and sample.smUtil <= MOST_PERCENT:
             by_pid.setdefault(sample.pid, []).append(sample.smUtil)
     return {pid: sum(busy) / len(busy) / 100 for pid, busy in by_pid.items()}

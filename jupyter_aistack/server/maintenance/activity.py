@@ -2,8 +2,9 @@
 device works.
 
 Only leases of this server's kernels are observed; what is not is never idle. An open
-page is no use, a silent cell is. Where a driver cannot tell how busy a slice is
-(MIG), the kernel alone decides.
+page is no use, a silent cell is. Where a driver cannot tell how busy a slice is (MIG
+without GPM, several clients of one MPS server), a lease whose processes hold memory
+there is in use.
 """
 
 from __future__ import annotations
@@ -90,6 +91,10 @@ def _kernel_of(holder: Holder, sample: ActivitySample) -> str:
 def _works(lease: Lease, usage: Mapping[str, Usage]) -> bool:
     if lease.enforced_by is Enforcement.SIMULATED:
         return False  # what a simulated device does is made up
-    share = usage.get(lease.id, Usage()).utilization
+    used = usage.get(lease.id, Usage())
     is_cpu = all(slice_.kind is SliceKind.CPU for slice_ in lease.slices)
-    return share is not None and share > (CPU_WORKING if is_cpu else GPU_WORKING)
+    if used.utilization is None:
+        # What cannot be seen is taken to be in use; but a process that has opened no
+        # GPU does no work there.
+        return is_cpu or used.memory_bytes != 0
+    return used.utilization > (CPU_WORKING if is_cpu else GPU_WORKING)

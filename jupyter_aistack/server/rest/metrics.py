@@ -24,6 +24,8 @@ from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import free_share
 from jupyter_aistack.server.maintenance.activity import idle_leases
 
+from .health_metrics import HEALTH_FIGURES
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DEVICE_LABELS = ("host", "device", "index", "kind", "name", "simulated")
 LEASE_LABELS = ("host", "lease", "user", "queue")
@@ -96,6 +98,9 @@ class _HostCollector(Collector):
             DEVICE_LABELS,
             [(labels, device.foreign_memory_bytes) for labels, device in devices],
         )
+        for name, text, figure in HEALTH_FIGURES:
+            rows = [(labels, figure(device)) for labels, device in devices]
+            yield _gauge(f"aistack_device_{name}", text, DEVICE_LABELS, rows)
         yield from self._device_usage()
 
     def _device_usage(self) -> Iterator[Metric]:

@@ -91,7 +91,7 @@ class MemoryProbe:
                 elsewhere.append(device.name)
 
         sample = self._broker.devices.fresh([lease], {lease.id: pids})
-        usage = usage_of(lease, pids, sample.readings)
+        usage = usage_of(lease, sample)
         known = [size for size in held if size is not None]
         is_known = usage.memory_bytes is not None and len(known) == len(held)
         return MemoryReading(

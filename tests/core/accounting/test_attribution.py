@@ -133,10 +133,19 @@ def test_power_above_idle_that_nobody_worked_for_is_the_systems():
     }
 
 
-def test_a_lease_whose_activity_is_unknown_has_no_part_and_no_zero():
+def test_a_lease_whose_activity_is_unknown_is_charged_its_idle_part_alone():
     parts = split(1000, 400, {"a": 0.25, "b": 0.25}, {"a": 0.5}, 0.5)
-    assert parts == {"a": (100, 300), SYSTEM: (300, 300)}
-    assert split(1000, 400, {"a": 0.25}, {}, None) == {SYSTEM: (400, 600)}
+    assert parts == {"a": (100, 300), "b": (100, 0), SYSTEM: (200, 300)}
+    unseen = split(1000, 400, {"a": 0.25}, {}, None)
+    assert unseen == {"a": (100, 0), SYSTEM: (300, 600)}
+
+
+def test_energy_of_which_the_idle_part_alone_is_known_is_not_called_known():
+    gap = gone(busy={}, others=None)
+    (record,) = (
+        r for r in charges_of(gap, holdings([lease()], gap), 10.0) if r.lease_id
+    )
+    assert (record.millijoules > 0, record.metered_seconds) == (True, 0.0)
 
 
 def test_a_whole_device_is_its_one_leases_whatever_can_be_known():
@@ -287,7 +296,7 @@ def test_who_worked_while_nobody_looked_is_unknown(seconds: float, is_watched: b
     load = ProcessLoad(millijoules=9_000, busy={"l-a": 0.5}, others=0.0)
     gap = interval(GPU, before, load, START + seconds, is_watched=is_watched)
     paid = bill(gap, [lease()])
-    assert paid[SYSTEM].millijoules == 9_000
+    assert sum(record.millijoules for record in paid.values()) == 9_000
     if seconds > 0:
         assert paid["l-a"].seconds == seconds, (
             "that it was granted is known all the same"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jupyter_aistack.core.accounting.measurement import activity_by_process
+from jupyter_aistack.core.accounting.mps_service import MPSService
 
 A = frozenset({11, 12})
 B = frozenset({21})
@@ -12,15 +13,14 @@ B = frozenset({21})
 
 def test_work_that_an_mps_server_may_hide_is_unknown_and_not_zero() -> None:
     pids = {"l-a": A, "l-b": B}
-    assert activity_by_process({7: 0.5}, pids, {"l-a"}) == ({"l-b": 0.0}, 0.5)
-    assert activity_by_process({7: 0.5, 11: 0.1}, pids, {"l-a"}) == (
+    behind = MPSService(leases=frozenset({"l-a"}))
+    assert activity_by_process({7: 0.5}, pids, behind) == ({"l-b": 0.0}, 0.5)
+    assert activity_by_process({7: 0.5, 11: 0.1}, pids, behind) == (
         {"l-a": 0.1, "l-b": 0.0},
         0.5,
     )
-    assert activity_by_process({}, pids, {"l-a", "l-b"}) == (
-        {"l-a": 0.0, "l-b": 0.0},
-        0.0,
-    )
+    both = MPSService(leases=frozenset({"l-a", "l-b"}))
+    assert activity_by_process({}, pids, both) == ({"l-a": 0.0, "l-b": 0.0}, 0.0)
 
 
 def test_shares_of_time_never_add_up_to_more_than_the_gpu() -> None:

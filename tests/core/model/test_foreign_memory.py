@@ -63,10 +63,32 @@ def own_gib(device: Device, **holders: object) -> float | None:
     return None if known is None else known / GIB
 
 
-def test_a_complete_list_is_summed_up_whatever_the_driver_has_in_use_beside() -> None:
-    device = gpu((OURS, 30), (STRANGER, 20), used_gib=52)
+def test_a_complete_list_is_summed_up_with_what_the_driver_needs_beside() -> None:
+    device = gpu((OURS, 30), (STRANGER, 20), used_gib=51)
     holders = {"ours": frozenset({OURS}), "granted": HALF}
     assert (foreign_gib(device, **holders), own_gib(device, **holders)) == (20, 30)
+
+
+@pytest.mark.parametrize(
+    ("device", "foreign"),
+    [
+        (gpu((OURS, 30), used_gib=60), 30),
+        (gpu((OURS, 30), (STRANGER, 20), used_gib=60), 30),
+        (gpu((OURS, 30), (OURS, 0), used_gib=31), 0),
+    ],
+)
+def test_what_a_list_leaves_out_is_others_memory(device: Device, foreign: int) -> None:
+    """The open kernel modules list no process of another PID namespace."""
+    holders = {"ours": frozenset({OURS}), "granted": HALF}
+    assert (foreign_gib(device, **holders), own_gib(device, **holders)) == (foreign, 30)
+
+
+def test_a_gpu_that_others_fill_unseen_is_not_granted() -> None:
+    device = gpu(used_gib=60)
+    assert is_to_be_told_apart(device)
+    inventory = with_foreign(Inventory(host="box", devices=(device,)), Holders())
+    assert isinstance(place(parse_spec("1"), inventory, ()), PlacementFailure)
+    assert isinstance(place(parse_spec("1/2"), inventory, ()), PlacementFailure)
 
 
 @pytest.mark.parametrize("device", [unlisted(78), gpu((STRANGER, None), used_gib=78)])

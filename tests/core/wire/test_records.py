@@ -28,6 +28,7 @@ HIDDEN = {
         "free_bytes",
         "least_share_bytes",
         "own_memory_bytes",
+        "health",
         "used_bytes",
     },  # what is in use is told by the usage
     "Reservation": {"host"},  # all are of the host that is asked

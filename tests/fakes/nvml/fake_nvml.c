@@ -15,8 +15,16 @@
  *       Making and destroying instances writes these two kinds of lines back to the file.
  *   gpu ... gpm_ms=40000                GPM: how long SMs have worked so far, in ms x percent; without it, no GPM
  *   now 5000                            GPM's clock in ms: activity is what gpm_ms moved by over what this moved by
- *   process gpu=0 pid=123 memory=1048576 type=C|G|M gi=1 sm=35 name=/usr/bin/python3_train.py
- *       (C compute, G graphics, M a client of MPS; memory=-1 is "not available"; sm without a value: no sample)
+ *   process gpu=0 pid=123 memory=1048576 type=C|G|M gi=1 sm=35 sm_age_ms=0 hidden=0 name=/usr/bin/python3_train.py
+ *       (C compute, G graphics, M a client of MPS, whose work the driver counts as its server's: it has no sample, whatever
+ *       sm says; memory=-1 is "not available"; sm without a value: no sample; with sm_age_ms it is the last sample of a process
+ *       that did nothing since, which the driver hands out whatever time it is asked about; hidden=1 is a process of a PID
+ *       namespace that is not the caller's, which the open kernel modules list nowhere, while `used` counts its memory)
+ *   gpu ... remap=0:1:1:0 ecc=0:2 retire=1 recovery=1 clocks=64 temp=40 events=8
+ *       health: rows remapped for corrected and uncorrected errors, pending, failed; corrected and uncorrected errors since the
+ *       last reset; a page waits to be retired; the recovery asked for; what holds the clocks down; which events it reports.
+ *       Without remap, ecc, retire or recovery the GPU has none of that
+ *   xid gpu=0 code=79                   an Xid error: sets of events that exist when this line is added report it once
  *   link a=0 b=1                        these two GPUs reach each other by NVLink
  *   (limits of memory are kept as the kernel keeps them, in the files dmem.max and dmem.min of the control group)
  *   fail nvmlDeviceGetPowerUsage 3      that function answers that code; `fail nvmlInit 9` refuses to open
@@ -53,7 +61,7 @@ typedef struct { u32 version, id, slices, most, sms, copy, decoders, encoders, j
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char lines[MAX_LINES][LINE];
-static int line_count, open_count, calls;
+static int line_count, open_count, calls, sessions;
 static long long session_opened;
 static struct stat last_seen;
 
@@ -160,7 +168,7 @@ EXPORT nvmlInitWithFlags(u32 flags) {
     pthread_mutex_lock(&lock);
     read_state();
     int code = injected("nvmlInit");
-    if (!code) { if (session() != session_opened) open_count = 0; open_count++; session_opened = session(); }
+    if (!code) { if (session() != session_opened) open_count = 0; if (!open_count++) sessions++; session_opened = session(); }
     return end(code);
 }
 EXPORT nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
@@ -250,9 +258,10 @@ DEVICE_CALL(nvmlDeviceGetPowerUsage, (Handle h, u32 *out), WHOLE_ONLY *out = (u3
 DEVICE_CALL(nvmlDeviceGetEnforcedPowerLimit, (Handle h, u32 *out), WHOLE_ONLY *out = 700000;)
 DEVICE_CALL(nvmlDeviceGetPowerManagementLimit, (Handle h, u32 *out), WHOLE_ONLY *out = 700000;)
 DEVICE_CALL(nvmlDeviceGetTotalEnergyConsumption, (Handle h, u64 *out), WHOLE_ONLY
+    char value[64];
     if (number_of(gpu_line(h), "energy_mj", 0) < 0) return end(NOT_SUPPORTED);
-    *out = (u64)number_of(gpu_line(h), "energy_mj", 0);)
-DEVICE_CALL(nvmlDeviceGetTemperature, (Handle h, u32 sensor, u32 *out), WHOLE_ONLY (void)sensor; *out = 40;)
+    *out = text_of(gpu_line(h), "energy_mj", value, sizeof value) ? strtoull(value, NULL, 0) : 0;)
+DEVICE_CALL(nvmlDeviceGetTemperature, (Handle h, u32 sensor, u32 *out), WHOLE_ONLY (void)sensor; *out = (u32)number_of(gpu_line(h), "temp", 40);)
 DEVICE_CALL(nvmlDeviceGetTemperatureV, (Handle h, TemperatureV *out),
     WHOLE_ONLY
     if (out->version != 0x100000C) return end(BAD_VERSION);
@@ -286,7 +295,7 @@ static int processes(Handle h, char type, u32 *count, Process *out) {
         const char *line = nth("process", i);
         if (!text_of(line, "type", kind, sizeof kind)) strcpy(kind, "C");
         long long gi = number_of(line, "gi", NO_INSTANCE);
-        if (kind[0] != type || number_of(line, "gpu", 0) != gpu_index(h)) continue;
+        if (kind[0] != type || number_of(line, "gpu", 0) != gpu_index(h) || number_of(line, "hidden", 0)) continue;
         if (is_mig(h) && gi != number_of(mig_line(h), "gi", 0)) continue;
         if (out && found < *count)
             out[found] = (Process){(u32)number_of(line, "pid", 0), (u64)number_of(line, "memory", 0), (u32)gi, (u32)(gi < 0 ? -1 : 0)};
@@ -305,11 +314,15 @@ DEVICE_CALL(nvmlDeviceGetProcessUtilization, (Handle h, Sample *out, u32 *count,
     struct timeval now;
     u32 found = 0;
     gettimeofday(&now, NULL);
-    u64 at = (u64)now.tv_sec * 1000000 + (u64)now.tv_usec;
+    u64 taken = (u64)now.tv_sec * 1000000 + (u64)now.tv_usec;
     for (int i = 0; nth("process", i); i++) {
-        long long sm = number_of(nth("process", i), "sm", -1);
-        if (sm < 0 || at <= since || number_of(nth("process", i), "gpu", 0) != gpu_index(h)) continue;
-        if (out && found < *count) out[found] = (Sample){(u32)number_of(nth("process", i), "pid", 0), at, (u32)sm, 0, 0, 0};
+        const char *line = nth("process", i);
+        char kind[8];
+        long long sm = number_of(line, "sm", -1), age_ms = number_of(line, "sm_age_ms", 0);
+        u64 at = taken - (u64)age_ms * 1000;
+        if (text_of(line, "type", kind, sizeof kind) && kind[0] == 'M') continue;
+        if (sm < 0 || (!age_ms && at <= since) || number_of(line, "gpu", 0) != gpu_index(h) || number_of(line, "hidden", 0)) continue;
+        if (out && found < *count) out[found] = (Sample){(u32)number_of(line, "pid", 0), at, (u32)sm, 0, 0, 0};
         found++;
     }
     code = !found ? NOT_FOUND : out && found <= *count ? OK : TOO_SMALL;
@@ -542,4 +555,61 @@ SYSTEM_CALL(nvmlGpmMetricsGet, (GpmMetrics *asked),
         GpmMetric *metric = &asked->metrics[i];
         metric->code = metric->metric == SM_UTIL && passed > 0 ? OK : NOT_SUPPORTED;
         if (!metric->code) metric->value = (double)(asked->second->busy - asked->first->busy) / (double)passed;
+    })
+
+/* Health: error counters, and events. A set of events is freed with the session that it was made in; whoever uses it later
+   reads freed memory, which ends the process here. */
+typedef struct { int session, seen; u64 gpus; } EventSet;
+typedef struct { Handle device; unsigned long type, data; u32 gi, ci; } EventData;
+typedef struct { u32 field, scope; long long at, latency; u32 type; int code; union { u32 number; u64 wide; double real; } value; } FieldValue;
+enum { TIMEOUT = 10, XID_EVENT = 8, RECOVERY_ACTION = 230, UNCORRECTED = 1 };
+
+static int part_of(const char *line, const char *key, int wanted, long long *out) { /* the nth of key=a:b:c */
+    char text[64];
+    if (!text_of(line, key, text, sizeof text)) return NOT_SUPPORTED;
+    char *token = strtok(text, ":");
+    while (token && wanted--) token = strtok(NULL, ":");
+    *out = token ? strtoll(token, NULL, 0) : 0;
+    return OK;
+}
+DEVICE_CALL(nvmlDeviceGetRemappedRows, (Handle h, u32 *corrected, u32 *uncorrected, u32 *pending, u32 *failed), WHOLE_ONLY
+    u32 *out[] = {corrected, uncorrected, pending, failed};
+    long long number = 0;
+    for (int i = 0; i < 4 && !(code = part_of(gpu_line(h), "remap", i, &number)); i++) *out[i] = (u32)number;)
+DEVICE_CALL(nvmlDeviceGetTotalEccErrors, (Handle h, int kind, int counter, u64 *out), WHOLE_ONLY
+    (void)counter;
+    long long number = 0;
+    code = part_of(gpu_line(h), "ecc", kind == UNCORRECTED, &number);
+    *out = (u64)number;)
+DEVICE_CALL(nvmlDeviceGetRetiredPagesPendingStatus, (Handle h, int *out), WHOLE_ONLY
+    long long number = 0;
+    code = part_of(gpu_line(h), "retire", 0, &number);
+    *out = (int)number;)
+DEVICE_CALL(nvmlDeviceGetCurrentClocksEventReasons, (Handle h, u64 *out), WHOLE_ONLY
+    *out = (u64)number_of(gpu_line(h), "clocks", 0);)
+EXPORT nvmlDeviceGetCurrentClocksThrottleReasons(Handle h, u64 *out) { return nvmlDeviceGetCurrentClocksEventReasons(h, out); }
+DEVICE_CALL(nvmlDeviceGetFieldValues, (Handle h, int count, FieldValue *out),
+    for (int i = 0; i < count; i++) {
+        long long number = 0;
+        out[i].code = out[i].field == RECOVERY_ACTION ? part_of(gpu_line(h), "recovery", 0, &number) : NOT_SUPPORTED;
+        out[i].value.wide = (u64)number;
+    })
+DEVICE_CALL(nvmlDeviceGetSupportedEventTypes, (Handle h, u64 *out), WHOLE_ONLY *out = (u64)number_of(gpu_line(h), "events", XID_EVENT);)
+static void check_set(const EventSet *set) { if (set->session != sessions) abort(); }
+SYSTEM_CALL(nvmlEventSetCreate, (EventSet **out),
+    *out = calloc(1, sizeof **out);
+    **out = (EventSet){sessions, count_of("xid"), 0};)
+DEVICE_CALL(nvmlDeviceRegisterEvents, (Handle h, u64 types, EventSet *set), WHOLE_ONLY
+    check_set(set);
+    if (types & ~(u64)number_of(gpu_line(h), "events", XID_EVENT)) return end(NOT_SUPPORTED);
+    set->gpus |= 1ull << gpu_index(h);)
+SYSTEM_CALL(nvmlEventSetWait_v2, (EventSet *set, EventData *out, u32 timeout_ms),
+    (void)timeout_ms;
+    check_set(set);
+    for (code = TIMEOUT; code && nth("xid", set->seen); set->seen++) {
+        const char *line = nth("xid", set->seen);
+        long long gpu = number_of(line, "gpu", 0);
+        if (!(set->gpus >> gpu & 1)) continue;
+        *out = (EventData){(Handle)gpu + 1, XID_EVENT, (unsigned long)number_of(line, "code", 0), (u32)-1, (u32)-1};
+        code = OK;
     })

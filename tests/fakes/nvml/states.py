@@ -20,14 +20,18 @@ provider = GPUProvider()
 """
 
 
-H200_BYTES = 143771 * MIB
+H200_BYTES = 143165 * MIB
+"""What CUDA has of an H200."""
+H200_RESERVED = 606 * MIB
+"""What the driver keeps of it for itself; NVML's total counts both."""
 
 
 def h200(index: int = 0, **more: object) -> str:
     keys = {
         "uuid": f"GPU-{index}",
         "name": "NVIDIA_H200",
-        "memory": H200_BYTES,
+        "memory": H200_BYTES + H200_RESERVED,
+        "reserved": H200_RESERVED,
         "cores": 16896,
         **more,
     }

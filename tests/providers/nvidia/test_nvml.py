@@ -143,3 +143,30 @@ def test_may_be_asked_from_many_threads_while_the_driver_resets(fake_nvml) -> No
     child.run("pending = [pool.submit(ask, n) for n in range(2000)]")
     fake_nvml.change(GPU.replace("session 1", "session 2"))
     assert child("{answer.result() for answer in pending}") == {1}
+
+
+@pytest.mark.parametrize(
+    ("version", "is_refused"),
+    [
+        ("12.535.77", True),
+        ("11.525.84", True),
+        ("12.535.108", False),
+        ("13.615.71", False),
+    ],
+)
+def test_a_binding_that_misreads_processes_is_refused_by_its_version(
+    fake_nvml, tmp_path, version: str, is_refused: bool
+) -> None:
+    folder = tmp_path / f"nvidia_ml_py-{version}.dist-info"
+    folder.mkdir()
+    text = f"Metadata-Version: 2.1\nName: nvidia-ml-py\nVersion: {version}\n"
+    (folder / "METADATA").write_text(text, encoding="utf-8")
+    child = fake_nvml.python("gpu uuid=GPU-a\n", SETUP)
+    child.run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})")
+    if not is_refused:
+        assert child("nvml.query('nvmlDeviceGetCount')") == 1
+        return
+    with pytest.raises(
+        ProviderError, match=rf"nvidia-ml-py {version} misreads .*12\.535\.108"
+    ):
+        child("nvml.query('nvmlDeviceGetCount')")

@@ -326,9 +326,9 @@ def test_trouble_of_the_whole_driver_is_no_trouble_of_a_gpu(fake_nvml) -> None:
 
 
 def test_half_a_gpu_is_refused_while_strangers_hold_most_of_it(fake_nvml) -> None:
-    state = h200(memory=80 * GIB, name="NVIDIA_H100_80GB_HBM3") + process(
-        4242, 60 * GIB
-    )
+    state = h200(
+        memory=80 * GIB, reserved=0, name="NVIDIA_H100_80GB_HBM3", used=60 * GIB
+    ) + process(4242, 60 * GIB)
     inventory = Inventory(
         host="box", devices=fake_nvml.python(state, SETUP)("provider.discover('box')")
     )

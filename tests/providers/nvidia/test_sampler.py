@@ -191,13 +191,77 @@ def test_an_older_driver_without_gpm_is_no_error(fake_nvml, lease) -> None:
     }
 
 
-def test_mps_clients_are_found_in_the_samples(fake_nvml, lease) -> None:
-    child = fake_nvml.python(
-        h200() + process(11, GIB, type="M", sm=40) + process(30, 0, sm=0), SETUP
+SERVE = """
+provider._sampler._servers_among = lambda pids: frozenset({30}) & frozenset(pids)
+"""
+
+
+def by_mps(lease: Any, fraction: str) -> Any:
+    return replace(lease(share(fraction, gpu())), enforced_by=Enforcement.L1)
+
+
+def test_the_work_of_an_mps_server_is_its_one_clients(fake_nvml, lease) -> None:
+    client = process(11, GIB, type="M", sm=40)
+    state = h200(energy_mj=1) + client + process(30, 0, sm=80)
+    child = fake_nvml.python(state, SETUP + SERVE)
+    held = {"l-a": by_mps(lease, "1/2"), "l-b": by_mps(lease, "1/4")}
+    pids = {"l-a": A, "l-b": B}
+    result = look(child, held, pids)
+    assert result.busy == {"l-a": pytest.approx(0.8), "l-b": 0.0}
+    assert (result.others, result.memory) == (0.0, {"l-a": GIB, "l-b": 0})
+    fake_nvml.change(state + process(21, GIB, type="M"))
+    result = look(child, held, pids)
+    assert result.busy == {"l-a": pytest.approx(1.6 / 3), "l-b": pytest.approx(0.8 / 3)}
+    used = child(
+        "usage(provider, held, pids, {'GPU-0': device})",
+        held=held,
+        pids=pids,
+        device=gpu(),
     )
-    held = {"l-a": replace(lease(share("1/2", gpu())), enforced_by=Enforcement.L1)}
-    result = look(child, held, {"l-a": A})
-    assert (result.busy, result.memory) == ({"l-a": pytest.approx(0.4)}, {"l-a": GIB})
+    assert {i: each.utilization for i, each in used.items()} == {
+        "l-a": None,
+        "l-b": None,
+    }, "an estimate is charged, and shown nowhere as what was measured"
+    fake_nvml.change(state)
+    used = child(
+        "usage(provider, held, pids, {'GPU-0': device})",
+        held={"l-a": held["l-a"]},
+        pids=pids,
+        device=gpu(),
+    )
+    assert used["l-a"].utilization == pytest.approx(0.8)
+
+
+def test_the_last_sample_of_a_process_that_does_nothing_is_no_work(
+    fake_nvml, lease
+) -> None:
+    state = h200() + process(11, GIB, sm=90, sm_age_ms=60_000) + process(12, 0, sm=20)
+    child = fake_nvml.python(state, SETUP)
+    held = {"l-a": lease(share("1/2", gpu()))}
+    assert look(child, held, {"l-a": A}).busy == {"l-a": pytest.approx(0.2)}
+
+
+def test_figures_that_are_not_available_are_none(fake_nvml) -> None:
+    none32 = 0xFFFFFFFF
+    state = h200(util=none32, power_mw=none32, energy_mj=2**64 - 1)
+    child = fake_nvml.python(state + process(11, -1, sm=none32), SETUP)
+    figures = child("device_usage(provider, {'GPU-0': device})", device=gpu())["GPU-0"]
+    assert (figures.utilization, figures.power_watts, figures.energy_joules) == (
+        None,
+        None,
+        None,
+    )
+
+
+def test_on_mig_with_gpm_an_instances_activity_is_its_leases(fake_nvml, lease) -> None:
+    child = fake_nvml.python(mig_state(0, 0, 0), SETUP)
+    device = child("provider.discover('box')[0]")
+    held = {"l-a": lease(slice_of(device, device.mig[0]))}
+    ask = "usage(provider, held, {'l-a': frozenset({11})}, {'GPU-0': device})"
+    assert child(ask, held=held, device=device)["l-a"].utilization is None
+    fake_nvml.change(mig_state(50 * 4000, 0, 4000))
+    again = child(ask, held=held, device=device)["l-a"]
+    assert again.utilization == pytest.approx(0.5)
 
 
 # -- other devices ---------------------------------------------------------------------

@@ -48,13 +48,18 @@ def touched(
     *leases: Lease,
     busy: str = "",
     usage: dict[str, float | None] | None = None,
+    memory_bytes: int | None = None,
     policy: Policy = POLICY,
 ) -> list[str]:
+    used = {each.id: 0.0 for each in leases} | (usage or {})
     seen = ActivitySample(
         user="ann",
         kernels=frozenset({"kernel-1", "kernel-2"}),
         busy=frozenset(busy.split()),
-        usage={i: Usage(utilization=share) for i, share in (usage or {}).items()},
+        usage={
+            i: Usage(utilization=share, memory_bytes=memory_bytes)
+            for i, share in used.items()
+        },
     )
     return to_touch(leases, seen, policy, NOW)
 
@@ -107,15 +112,26 @@ def test_what_this_server_does_not_run_is_not_watched() -> None:
         (ON_GPU, 0.02, True),
         (ON_GPU, 0.01, False),
         (ON_GPU, 0.0, False),
-        (ON_GPU, None, False),
+        (ON_GPU, None, True),
         (ON_CPU, 0.04, False),
         (ON_CPU, 0.5, True),
+        (ON_CPU, None, True),
     ],
 )
 def test_a_device_that_works_is_use_though_no_cell_runs(
     slice_: Slice, share: float | None, is_use: bool
 ) -> None:
     assert bool(touched(lease(slice_=slice_), usage={"l-kernel-1": share})) is is_use
+
+
+def test_work_that_cannot_be_seen_is_use_where_a_process_can_do_it() -> None:
+    unseen = {"l-kernel-1": None}
+    assert touched(lease(), usage=unseen, memory_bytes=1) == ["l-kernel-1"]
+    assert touched(lease(), usage=unseen, memory_bytes=0) == [], "it opened no GPU"
+    nothing = ActivitySample(
+        user=holder("kernel-1").user, kernels=frozenset({"kernel-1"})
+    )
+    assert to_touch([lease()], nothing, POLICY, NOW) == ["l-kernel-1"], "not sampled"
 
 
 def test_what_a_simulated_device_shows_is_no_use() -> None:
