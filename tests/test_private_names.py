@@ -24,12 +24,13 @@ HOOKS = {
 """Names with an underscore that others publish: Python's, IPython's."""
 
 READ: dict[str, set[str]] = {
-    "tests/benchmarks/test_gpu_suite.py": {"_sum_of"},
+    "tests/benchmarks/gpu/probes/child.py": {"_C", "_host_emptyCache"},
+    "tests/benchmarks/test_gpu_sections.py": {"_row"},
     "tests/broker/test_processes.py": {"_reading"},
     "tests/broker/test_suspension.py": {"_users_past"},
     "tests/cli/simulate/test_replay.py": {"_resume", "_run", "_start"},
     "tests/cli/test_process.py": {"_broker", "_transport"},
-    "tests/client/offload/test_offload.py": {"_C", "_cdata", "_parked"},
+    "tests/client/offload/test_offload.py": {"_C", "_arena", "_cdata", "_parked"},
     "tests/client/test_notices.py": {"_hooks"},
     "tests/client/test_process_leases.py": {"_transport"},
     "tests/compute/clusters/test_cluster.py": {"_created"},
@@ -56,6 +57,7 @@ READ: dict[str, set[str]] = {
     "tests/notebook/magics/test_gpu_accounting.py": {"_broker", "_transport"},
     "tests/notebook/widgets/test_resource_monitor.py": {"_STATIC"},
     "tests/notebook/widgets/test_training_curve.py": {"_points", "_redraw"},
+    "tests/providers/nvidia/checkpoint/test_refusals.py": {"_call_driver"},
     "tests/server/realtime/test_sampler.py": {"_pause", "_watches"},
     "tests/server/realtime/test_websocket.py": {
         "_is_sending",
@@ -65,6 +67,7 @@ READ: dict[str, set[str]] = {
         "_watches",
     },
     "tests/server/suspend/test_executor.py": {"_listed"},
+    "tests/server/suspend/test_selftest.py": {"_process"},
     "tests/server/test_context.py": {
         "_link_jupyter_server_extension",
         "_start_jupyter_server_extension",

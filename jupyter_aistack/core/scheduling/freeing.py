@@ -96,8 +96,11 @@ class CapacityFreeing:
 
     def _place_in_freed(self, request: Request) -> CapacityHold | None:
         """A place in what will be free when notices are over and states have moved
-        out.
+        out. None for a preemptible request where leases are being preempted: it may
+        preempt nothing, and what it took of that would be preempted for once more.
         """
+        if request.preemptible and any(map(_is_preempted, self._state.held)):
+            return None
         if self._to_come is None:
             going = [lease for lease in self._state.held if self._is_going(lease)]
             if not going:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.core.model.plan import End, Grant, grant_to_lease
@@ -40,7 +40,27 @@ def test_a_request_of_a_dead_process_is_rejected() -> None:
     ]
 
 
+EIGHTH = ("1/8", 0, "default", "ann", None, None, False)
+PREEMPTIBLE = ("1/8", 0, "default", "ann", None, None, True)
+LATER = ("1/8", 1, "default", "ann", None, None, False)
+
+
 @given(REQUESTS, REQUESTS)
+@example(
+    # What is preempted for the later ones is not for the preemptible one before them.
+    first=[
+        *[EIGHTH] * 4,
+        PREEMPTIBLE,
+        ("1/8", 0, "default", "ann", None, 30.0, False),
+        ("1/8", 1, "default", "ann", None, None, True),
+        *[LATER] * 3,
+        EIGHTH,
+        ("1/3", 0, "default", "ann", None, None, True),
+        ("1/3", 1, "default", "ann", None, None, False),
+        ("1/2", 0, "default", "ann", None, None, False),
+    ],
+    second=[],
+)
 @settings(deadline=None)
 def test_a_plan_grants_no_more_than_there_is_keeps_quotas_and_applied_twice_changes_nothing(
     first: list[tuple], second: list[tuple]
