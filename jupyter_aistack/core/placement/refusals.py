@@ -21,6 +21,9 @@ def no_device(spec: Spec, inventory: Inventory) -> str:
         names = ", ".join(sorted({device.name for device in gpus}))
         return f"{spec} cannot be had: no GPU here is of that model; there is {names}{problems}"
 
+    if spec.target is DeviceKind.CPU and gpus:
+        return f"{spec} cannot be had: this host offers GPUs alone{problems}"
+
     is_any_kind = spec.target is not DeviceKind.GPU and not spec.needs_host
     if is_any_kind:
         return f"{spec} cannot be had: this host offers no device{problems}"

@@ -279,7 +279,10 @@ _VERIFIED = {True: "yes, from inside", False: "NO", None: "not checked"}
 def _verified(lease: JSON) -> str:
     answer = _VERIFIED[lease["verified"]]
     remarks = lease_remarks(lease)
-    return f"{answer}: {remarks}" if remarks else answer
+    if not remarks:
+        return answer
+    # A remark says itself why something was not checked.
+    return remarks if lease["verified"] is None else f"{answer}: {remarks}"
 
 
 def _is_simulated(lease: JSON, host: JSON) -> bool:

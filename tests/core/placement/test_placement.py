@@ -191,6 +191,12 @@ def test_insisting_on_a_gpu_where_there_is_none_tells_the_way_out() -> None:
     )
 
 
+def test_insisting_on_the_cpu_where_there_is_none_tells_what_there_is() -> None:
+    answer = unplaced("cpu:2", box(gpu(0)))
+    assert answer.never
+    assert answer.reason == "cpu:2 cannot be had: this host offers GPUs alone"
+
+
 def test_a_lost_device_is_not_used_and_named() -> None:
     answer = unplaced("1/4", box(gpu(0, problem="has fallen off the bus")))
     assert "fallen off the bus" in answer.reason

@@ -486,6 +486,10 @@ def test_status_names_device_enforcement_memory_and_time_left():
     doubtful = {**lease, "verified": False, "conditions": [seen]}
     panel = views.status_panel(doubtful, [], samples["host"], {"leases": {}}, 0)
     assert "NO: not enforced: two devices were visible" in str(panel)
+    nothing = {**seen, "kind": "NotVerified", "message": "there is nothing to verify"}
+    unverified = {**lease, "verified": None, "conditions": [nothing]}
+    panel = views.status_panel(unverified, [], samples["host"], {"leases": {}}, 0)
+    assert "  could not be verified: there is nothing to verify" in str(panel)
     assert "n/a of 20.0 GiB" in str(panel)
 
 
