@@ -5,6 +5,7 @@ export type SuspendMethod = 'checkpoint' | 'simulated' | 'offload' | 'off';
 export interface ISuspendCapability {
   tier: SuspendMethod;
   why: string;
+  context_bytes: number | null;
 }
 
 export type DeviceKind = 'gpu' | 'cpu';

@@ -60,7 +60,8 @@ import type {
 
 export const suspendCapability = shape<ISuspendCapability>({
   tier: suspendMethod,
-  why: optional(text, '')
+  why: optional(text, ''),
+  context_bytes: nullable(number)
 });
 
 export const migInstance = shape<IMIGInstance>({
