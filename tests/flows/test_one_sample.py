@@ -35,11 +35,11 @@ def fresh():
     broker.devices.fresh([lease], {lease.id: frozenset({os.getpid()})})
     return fake.fakeCalls() - before
 """
-CALLS_PER_TICK = 36
-"""With two GPUs, one of them leased to two kernels. 17 find out what there is; the
-sample takes 7 of each GPU (handle, GPM, work by process, memory, utilisation, power,
-energy counter) and three lists of processes of the leased one. A list that is not empty
-takes two: its length, then the list.
+CALLS_PER_TICK = 54
+"""With two GPUs, one of them leased to two kernels. 17 find out what there is; 9 of
+each GPU tell whether it is well; the sample takes 7 of each (handle, GPM, work by
+process, memory, utilisation, power, energy counter) and three lists of processes of the
+leased one. A list that is not empty takes two: its length, then the list.
 """
 
 

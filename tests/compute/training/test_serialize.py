@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import threading
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from jupyter_aistack.compute.training import serialize
 from jupyter_aistack.compute.training.serialize import (
     dump_argument,
     load_value,
     save_value,
 )
 from jupyter_aistack.exceptions import InvalidRequest, TrainingError
+from jupyter_aistack.system.files import replacing
 
 
 def test_numbers_arrays_and_tensors_come_across(tmp_path: Path) -> None:
@@ -81,9 +84,14 @@ def test_what_is_too_large_says_where_and_leaves_the_old_file(
 def test_a_full_disk_says_how_much_is_free_and_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A part on a full device: opened where this writer would open its own.
-    part = f".file.{os.getpid()}-{threading.get_native_id()}.new"
-    (tmp_path / part).symlink_to("/dev/full")
+    @contextlib.contextmanager
+    def on_a_full_device(path: Path, **options: Any) -> Iterator[Path]:
+        with replacing(path, **options) as part:
+            part.unlink()
+            part.symlink_to("/dev/full")
+            yield part
+
+    monkeypatch.setattr(serialize, "replacing", on_a_full_device)
     with pytest.raises(
         TrainingError, match=r"No space left on device \(\d+ MiB are free\); keep less"
     ):

@@ -46,7 +46,7 @@ from jupyter_aistack.core.model.plan import Grant, Plan
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LedgerConflict, LedgerUnavailable, SchemaMismatch
 from jupyter_aistack.ledger.base import Ledger
-from jupyter_aistack.ledger.sql import schema
+from jupyter_aistack.ledger.sql import postgresql, schema
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
 from tests.paths import DATA
 
@@ -332,8 +332,9 @@ def test_a_url_of_no_ledger_is_refused_at_once(url: str) -> None:
 
 
 def test_a_server_that_does_not_answer_is_named_without_the_password(
-    wish: Wish,
+    wish: Wish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(postgresql, "RETRY_SECONDS", 0.0)
     ledger = SQLLedger("postgresql://ann:hush@127.0.0.1:1/lab?password=hush2")
     error = refusal(ledger, wish)
     assert "postgresql+psycopg://ann@127.0.0.1:1/lab does not answer" in error.message
