@@ -103,22 +103,15 @@ class HolderProcesses:
         """Ids of the leases and requests whose process is known to have ended, those
         included that may be put in another's name in a moment.
         """
-        items = tuple(items)
-        seen = self._look(items)
-        return frozenset(item.id for item in items if seen[item.id] is Liveness.GONE)
+        gone, _ = self._not_alive(items)
+        return frozenset(item.id for item in gone)
 
     def verdicts(self, items: Iterable[Lease | Request], now: float) -> HolderVerdicts:
         """Which leases and requests have nobody who holds them, at `now` (seconds since
         the epoch); to be asked about all of the host's.
         """
-        items = tuple(items)
-        seen = self._look(items)
-        gone = [item for item in items if seen[item.id] is Liveness.GONE]
-        late = [
-            item
-            for item in items
-            if seen[item.id] is Liveness.UNKNOWN and _is_late(item, now)
-        ]
+        gone, unknown = self._not_alive(items)
+        late = [item for item in unknown if _is_late(item, now)]
         with self._lock:
             gone_since = self._gone.update((item.id for item in gone), now)
             late_since = self._late.update((item.id for item in late), now)
@@ -139,16 +132,26 @@ class HolderProcesses:
             dead=frozenset(dead | requests), unvouched=frozenset(leases)
         )
 
-    def _look(self, items: Iterable[Lease | Request]) -> dict[str, Liveness]:
-        """Whether the process of each lives, by id; each process is looked for once."""
+    def _not_alive(
+        self, items: Iterable[Lease | Request]
+    ) -> tuple[list[Lease | Request], list[Lease | Request]]:
+        """Those whose process has ended, and those of which that is unknown; each
+        process is looked for once. In each cycle it sees all that wait, so that nothing
+        is noted of the living.
+        """
         by_process: dict[ProcessIdentity | None, Liveness] = {}
-        seen = {}
+        gone: list[Lease | Request] = []
+        unknown: list[Lease | Request] = []
         for item in items:
             process = item.holder.process
-            if process not in by_process:
-                by_process[process] = self.liveness(item.holder)
-            seen[item.id] = by_process[process]
-        return seen
+            liveness = by_process.get(process)
+            if liveness is None:
+                liveness = by_process[process] = self.liveness(item.holder)
+            if liveness is Liveness.GONE:
+                gone.append(item)
+            elif liveness is Liveness.UNKNOWN:
+                unknown.append(item)
+        return gone, unknown
 
     # -- who uses a lease --------------------------------------------------------------
 
