@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from jupyter_aistack.core.model.foreign_memory import Holders
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
+from jupyter_aistack.core.model.process import Liveness
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.system.processes import tree
 
@@ -139,14 +139,23 @@ class HolderProcesses:
         process is looked for once. In each cycle it sees all that wait, so that nothing
         is noted of the living.
         """
-        by_process: dict[ProcessIdentity | None, Liveness] = {}
+        # Keyed by plain values: an identity of each that waits would cost more than all
+        # else here.
+        by_process: dict[tuple[object, ...], Liveness] = {}
         gone: list[Lease | Request] = []
         unknown: list[Lease | Request] = []
         for item in items:
-            process = item.holder.process
+            holder = item.holder
+            process = (
+                holder.pid,
+                holder.pid_started_at,
+                holder.boot_id,
+                holder.pid_namespace,
+            )
             liveness = by_process.get(process)
             if liveness is None:
-                liveness = by_process[process] = self.liveness(item.holder)
+                liveness = self.liveness(holder)
+                by_process[process] = liveness
             if liveness is Liveness.GONE:
                 gone.append(item)
             elif liveness is Liveness.UNKNOWN:
