@@ -120,8 +120,7 @@ class Requests:
                 to.
             Refused: its process has ended meanwhile, or it has been taken back.
         """
-        key = idempotency_key
-        known = self._known(holder.user, key)
+        known = self._known(holder.user, idempotency_key)
         if known is not None:
             return known
         parsed = parse_spec(spec) if isinstance(spec, str) else spec
@@ -136,22 +135,31 @@ class Requests:
             patience_seconds=patience_seconds,
             preemptible=preemptible,
             submitted_at=self._host_state.now(),
-            idempotency_key=key,
+            idempotency_key=idempotency_key,
         )
         self._admit(request)
+        return _answer(self._decide(request))
+
+    def _decide(self, request: Request) -> Request:
+        """Write a request down, and what a cycle makes of it at once.
+
+        Raises:
+            Refused: its process has ended meanwhile, or it has been taken back.
+        """
+        asker, key = request.holder.user, request.idempotency_key
         self._host_state.show_presence()
         try:
             written = self._host_state.ledger.submit(request)
             self._cycle.run()
             decided = self._host_state.request(written.id)
-            if key and self._withdrawals.is_withdrawn(holder.user, key):
-                raise Refused(f"the request for {parsed} was withdrawn")
+            if key and self._withdrawals.is_withdrawn(asker, key):
+                raise Refused(f"the request for {request.spec} was withdrawn")
         except BaseException:
             # The caller does not know its id, so it could neither cancel the request
             # nor release the lease it may have become.
             self._withdrawals.withdraw(request.id)
             raise
-        return _answer(decided)
+        return decided
 
     def _known(self, user: str, key: str) -> Request | None:
         """What has become of the request of a key, if there is one."""
