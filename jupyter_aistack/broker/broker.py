@@ -164,6 +164,7 @@ class Broker:
             self.processes,
             self._withdrawals,
             self.not_enforced_action,
+            self.suspend_support.policy,
         )
         self.current_leases = leases.current
         self.prepare = leases.prepare
