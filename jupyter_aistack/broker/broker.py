@@ -146,12 +146,7 @@ class Broker:
         self.set_pinned = suspension.set_pinned
 
         leases = Leases(
-            state,
-            cycle,
-            self.processes,
-            withdrawals,
-            self.not_enforced_action,
-            self.suspend_support.policy,
+            state, cycle, self.processes, withdrawals, self.not_enforced_action
         )
         self.current_leases = leases.current
         self.prepare = leases.prepare

@@ -21,7 +21,6 @@ from jupyter_aistack.core.model.lease import (
     NoticeKind,
     advance,
 )
-from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.model.process import Liveness
 from jupyter_aistack.core.suspend.host_memory import to_environment
 from jupyter_aistack.exceptions import (
@@ -66,8 +65,6 @@ class Leases:
         withdrawals: ends what could not be prepared.
         not_enforced_action: what becomes of a lease whose process finds more than was
             granted.
-        suspend: how much of the host's memory its processes may suspend into; None
-            where nothing is suspended.
     """
 
     def __init__(
@@ -77,9 +74,7 @@ class Leases:
         processes: HolderProcesses,
         withdrawals: Withdrawals,
         not_enforced_action: NotEnforcedAction,
-        suspend: SuspendPolicy | None,
     ) -> None:
-        self._host_memory_limits = {} if suspend is None else to_environment(suspend)
         self._host_state = host_state
         self._cycle = cycle
         self._processes = processes
@@ -130,11 +125,9 @@ class Leases:
             PrepareFailed: a provider cannot say now.
         """
         prepared = self._host_state.devices.prepare(lease)
-        environment = {
-            **prepared.environment,
-            **self._host_memory_limits,
-            "AISTACK_LEASE": lease.id,
-        }
+        policy = self._cycle.suspend_policy
+        limits = {} if policy is None else to_environment(policy)
+        environment = {**prepared.environment, **limits, "AISTACK_LEASE": lease.id}
         return replace(prepared, environment=environment)
 
     def _is_on_faulty(self, lease: Lease) -> bool:
