@@ -121,15 +121,17 @@ def _divided(free: Fraction, claims: Iterable[_Claim]) -> dict[int, Fraction]:
     its room.
     """
     # Who needs least for its weight first: what it leaves is the others'.
-    order = sorted(claims, key=lambda claim: (claim.need, claim.token))
+    by_need = sorted(claims, key=lambda claim: (claim.need, claim.token))
     weight = Fraction(0)
-    for claim in order:
+    for claim in by_need:
         weight += claim.weight
 
     parts: dict[int, Fraction] = {}
     left = max(free, Fraction(0))
-    for claim in order:
-        fair = left * claim.weight / weight
+    for claim in by_need:
+        fair = left
+        fair *= claim.weight
+        fair /= weight
         part = min(claim.room, fair)
         parts[claim.token] = part
         left -= part
@@ -143,10 +145,14 @@ def _divided_shares(held: Sequence[_Held]) -> dict[int, Fraction]:
     claims = []
     for each in held:
         free -= each.share
-        if each.most is not None:
-            room = each.most - each.share
-            claim = _Claim(token=each.token, room=room, weight=each.share)
-            claims.append(claim)
+        if each.most is None:
+            continue
+        claim = _Claim(
+            token=each.token,
+            room=each.most - each.share,
+            weight=each.share,
+        )
+        claims.append(claim)
     return _divided(free, claims)
 
 
@@ -156,11 +162,16 @@ def _divided_memory(device: Device, held: Sequence[_Held]) -> dict[int, int]:
     claims = []
     for each in held:
         free -= each.memory_bytes
-        if each.most is not None:
-            most_bytes = int(each.most * device.memory_bytes)
-            room = max(0, most_bytes - each.memory_bytes)
-            claim = _Claim(token=each.token, room=Fraction(room), weight=each.share)
-            claims.append(claim)
+        if each.most is None:
+            continue
+        most_bytes = int(each.most * device.memory_bytes)
+        room = Fraction(most_bytes - each.memory_bytes)
+        claim = _Claim(
+            token=each.token,
+            room=max(room, Fraction(0)),
+            weight=each.share,
+        )
+        claims.append(claim)
     parts = _divided(Fraction(free), claims)
     return {token: int(part) for token, part in parts.items()}
 
@@ -191,8 +202,10 @@ def _divided_cores(
             continue
         share = each.share + shares[each.token]
         worth = int(share * len(device.cores))
-        more = max(0, worth - len(each.cores))
-        added = free[:more]
+        more = worth - len(each.cores)
+        more = max(0, more)
+        own = [*each.cores, *free[:more]]
+        own.sort()
+        cores[each.token] = tuple(own)
         free = free[more:]
-        cores[each.token] = tuple(sorted((*each.cores, *added)))
     return cores

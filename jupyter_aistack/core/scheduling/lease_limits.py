@@ -51,11 +51,13 @@ def with_limits(todo: Plan, snapshot: Snapshot, now: float) -> Plan:
 def _granted(grants: Iterable[Grant], live: Iterable[Lease], now: float) -> list[Lease]:
     """What the grants will be, by the id of their requests."""
     # Their tokens will be higher than all there are.
-    newest = max((lease.token for lease in live), default=0)
-    return [
-        grant_to_lease(grant, grant.request.id, newest + number, now)
-        for number, grant in enumerate(grants, start=1)
-    ]
+    token = max((lease.token for lease in live), default=0)
+    leases = []
+    for grant in grants:
+        token += 1
+        lease = grant_to_lease(grant, grant.request.id, token, now)
+        leases.append(lease)
+    return leases
 
 
 def _changes(
@@ -65,12 +67,17 @@ def _changes(
     lowered: list[SetLimits] = []
     raised: list[SetLimits] = []
     for lease in live:
+        before = lease.limits
         own = wanted.get(lease.id, {})
-        limits = _merged(lease.limits, own, now)
-        if limits == lease.limits:
+        limits = _merged(before, own, now)
+        if limits == before:
             continue
-        action = SetLimits(lease_id=lease.id, token=lease.token, limits=limits)
-        if is_lowered(lease.limits, limits):
+        action = SetLimits(
+            lease_id=lease.id,
+            token=lease.token,
+            limits=limits,
+        )
+        if is_lowered(before, limits):
             lowered.append(action)
         else:
             raised.append(action)
@@ -95,11 +102,14 @@ def _wanted(
     concerned = set()
     for lease in leases:
         for slice_ in lease.elastic_slices:
-            concerned.add(slice_.device_id)
+            device_id = slice_.device_id
+            concerned.add(device_id)
 
     wanted: dict[str, dict[str, SliceLimit]] = {}
     for device in snapshot.inventory.devices:
-        if device.id not in concerned or not device.is_healthy:
+        if not device.is_healthy:
+            continue
+        if device.id not in concerned:
             continue
         limits = device_limits(device, leases, away)
         for lease_id, limit in limits.items():
