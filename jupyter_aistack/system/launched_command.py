@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 
 SIGNALLED = 128
@@ -254,7 +254,7 @@ def _tell_nobody(group: int) -> None:
     """Nobody waits for the process group."""
 
 
-def _restore(numbers: Sequence[int], mask: set[signal.Signals]) -> None:
+def _restore(numbers: Sequence[int], mask: Iterable[int]) -> None:
     """In a new process, before its program: hear signals as if we had never been."""
     for number in numbers:
         signal.signal(number, signal.SIG_DFL)
