@@ -14,6 +14,7 @@ from jupyter_aistack.core.model.plan import Action, Grant, Plan, Reject, Snapsho
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
+from jupyter_aistack.core.scheduling.lease_limits import with_limits
 from jupyter_aistack.exceptions import AIStackError, LedgerConflict
 
 from .host_state import HostState
@@ -101,6 +102,7 @@ class SchedulingCycle:
             requests = {request.id: request for request in snapshot.requests}
             allowance = self._host_state.devices.allowance
             todo = _own_part(todo, requests, snapshot.dead, allowance)
+            todo = with_limits(todo, snapshot, now)
             if todo.is_empty:
                 self._unprepare_ended(prepared, live)
                 return ()
