@@ -25,7 +25,7 @@ from .durations import lease_seconds
 from .runtime import attach as attaching
 from .runtime.attach import OnCheck, unheard
 from .transports import JSON
-from .waiting import check_waiting, pauses_until
+from .waiting import WaitProgress, check_waiting, interruptible, pauses_until
 from .wire import condition_dict, is_usable, preparation_of
 
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ class LeaseHandle:
 
         Args:
             timeout: seconds to wait at most; None waits for ever.
-            on_wait: called with position and reason while it waits.
+            on_wait: called with position and reason while it waits; None for a line on
+                stderr where it takes longer than a moment.
 
         Raises:
             AcquireTimeout: not within `timeout` seconds; the request has been
@@ -180,16 +181,20 @@ class LeaseHandle:
         """Ask again and again; Ctrl-C is heard between two questions only, so that each
         answer is known.
         """
+        progress = WaitProgress(self.spec)
         shown: tuple[int | None, str] = (None, "")
         pauses = pauses_until(deadline)
         while not self.is_granted:
             check_waiting(self.request, deadline)
             place = (self.request.get("position"), self.reason)
-            if on_wait is not None and place != shown:
+            if on_wait is None:
+                progress.waits(*place)
+            elif place != shown:
                 on_wait(*place)
             shown = place
             interrupts.sleep(next(pauses))
             self.refresh()
+        progress.granted()
 
     def _withdraw(self) -> None:
         if not self._is_own:
@@ -231,11 +236,7 @@ class LeaseHandle:
         """
         process_leases.settle(self.request["id"])
         with DeferredInterrupts(undo=self._give_up) as interrupts:
-
-            def on_slow(seconds: float) -> None:
-                on_check(seconds)
-                interrupts.sleep(0)  # Ctrl-C need not wait for a driver
-
+            on_slow = interruptible(on_check, interrupts)
             try:
                 self._enter()
                 verified, condition = attaching.verify(
