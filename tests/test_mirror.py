@@ -265,7 +265,11 @@ DRIVEN_BY: dict[str, set[str]] = {
         "server.suspend.coordinator",
         "server.suspend.kernel_activity",
     },
-    "tracking/test_run.py": {"tracking.mlflow", "tracking.run_panel"},
+    "tracking/test_run.py": {
+        "tracking.mlflow",
+        "tracking.run_panel",
+        "tracking.track",
+    },
     "tracking/test_writer.py": {"tracking.store"},
 }
 """Modules by the test that drives them; names as seen from the package, "" for the

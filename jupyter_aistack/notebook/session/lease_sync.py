@@ -17,6 +17,7 @@ from jupyter_aistack.notebook.module_names import PROCESS_LEASES
 from jupyter_aistack.notebook.panels.views import arrived_line, waiting_line
 
 from .launch_lease import LaunchLease
+from .limit_follower import LimitFollower
 
 if TYPE_CHECKING:
     from jupyter_aistack.client.client import Client, LeaseHandle
@@ -68,6 +69,7 @@ class LeaseSync:
         self._thread: threading.Thread | None = None
         self._answer: Mine | None = None
         self._launch_lease = LaunchLease(connect)
+        self._limits = LimitFollower()
 
     def before_cell(self, *_: Any) -> None:
         """IPython's ``pre_run_cell``; never raises."""
@@ -130,6 +132,7 @@ class LeaseSync:
         notices.watcher.update_in_background(watched_leases(mine))
         if attached() is None:
             self._attach_new(mine)
+        self._limits.follow(mine)
 
     def _attach_new(self, mine: Mine) -> None:
         """Attach the first lease that came from elsewhere, or say what is waited
