@@ -6,8 +6,9 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from jupyter_aistack.core.model.foreign_memory import Holders
 from jupyter_aistack.core.model.lease import Lease
@@ -29,6 +30,12 @@ a pause of the whole host, those who keep leases that only they can see need a m
 SELF_HOLDING = (HolderKind.KERNEL, HolderKind.PROCESS)
 """Holders that use a lease by themselves; a worker or a run is another process than
 the requester."""
+
+_process_key = attrgetter(
+    "holder.pid", "holder.pid_started_at", "holder.boot_id", "holder.pid_namespace"
+)
+"""What tells the process of a lease or a request from all others, as plain values: to
+make an identity of each that waits would cost more than the cycle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,14 +110,18 @@ class HolderProcesses:
         """Ids of the leases and requests whose process is known to have ended, those
         included that may be put in another's name in a moment.
         """
-        gone, _ = self._not_alive(items)
+        gone, _ = self._not_alive(tuple(items))
         return frozenset(item.id for item in gone)
 
-    def verdicts(self, items: Iterable[Lease | Request], now: float) -> HolderVerdicts:
+    def verdicts(
+        self, leases: Iterable[Lease], requests: Iterable[Request], now: float
+    ) -> HolderVerdicts:
         """Which leases and requests have nobody who holds them, at `now` (seconds since
         the epoch); to be asked about all of the host's.
         """
-        gone, unknown = self._not_alive(items)
+        # Who waits and names no process is unknown, and never late.
+        named = [request for request in requests if request.holder.pid is not None]
+        gone, unknown = self._not_alive((*leases, *named))
         late = [item for item in unknown if _is_late(item, now)]
         with self._lock:
             gone_since = self._gone.update((item.id for item in gone), now)
@@ -126,40 +137,37 @@ class HolderProcesses:
             for item in late
             if item.holder.pid is None or now - late_since[item.id] >= patience
         ]
-        requests = {item.id for item in lost if isinstance(item, Request)}
-        leases = {item.id for item in lost if isinstance(item, Lease)}
+        lost_requests = {item.id for item in lost if isinstance(item, Request)}
+        lost_leases = {item.id for item in lost if isinstance(item, Lease)}
         return HolderVerdicts(
-            dead=frozenset(dead | requests), unvouched=frozenset(leases)
+            dead=frozenset(dead | lost_requests), unvouched=frozenset(lost_leases)
         )
 
     def _not_alive(
-        self, items: Iterable[Lease | Request]
+        self, items: Sequence[Lease | Request]
     ) -> tuple[list[Lease | Request], list[Lease | Request]]:
         """Those whose process has ended, and those of which that is unknown; each
-        process is looked for once. In each cycle it sees all that wait, so that nothing
-        is noted of the living.
+        process is looked for once.
         """
-        # Keyed by plain values: an identity of each that waits would cost more than all
-        # else here.
-        by_process: dict[tuple[object, ...], Liveness] = {}
+        # Each cycle sees all that wait: nothing here may cost more than a look-up for
+        # each, and most of them live.
+        processes = list(map(_process_key, items))
+        holders = {
+            process: item.holder for process, item in zip(processes, items, strict=True)
+        }
+        absent: dict[object, Liveness] = {}
+        for process, holder in holders.items():
+            liveness = self.liveness(holder)
+            if liveness is not Liveness.ALIVE:
+                absent[process] = liveness
+        if not absent:
+            return [], []
         gone: list[Lease | Request] = []
         unknown: list[Lease | Request] = []
-        for item in items:
-            holder = item.holder
-            process = (
-                holder.pid,
-                holder.pid_started_at,
-                holder.boot_id,
-                holder.pid_namespace,
-            )
-            liveness = by_process.get(process)
-            if liveness is None:
-                liveness = self.liveness(holder)
-                by_process[process] = liveness
-            if liveness is Liveness.GONE:
-                gone.append(item)
-            elif liveness is Liveness.UNKNOWN:
-                unknown.append(item)
+        for process, item in zip(processes, items, strict=True):
+            if process in absent:
+                is_gone = absent[process] is Liveness.GONE
+                (gone if is_gone else unknown).append(item)
         return gone, unknown
 
     # -- who uses a lease --------------------------------------------------------------
