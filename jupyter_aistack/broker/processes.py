@@ -6,9 +6,8 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 
 from jupyter_aistack.core.model.foreign_memory import Holders
 from jupyter_aistack.core.model.lease import Lease
@@ -30,12 +29,6 @@ a pause of the whole host, those who keep leases that only they can see need a m
 SELF_HOLDING = (HolderKind.KERNEL, HolderKind.PROCESS)
 """Holders that use a lease by themselves; a worker or a run is another process than
 the requester."""
-
-_process_key = attrgetter(
-    "holder.pid", "holder.pid_started_at", "holder.boot_id", "holder.pid_namespace"
-)
-"""What tells the process of a lease or a request from all others, as plain values: to
-make an identity of each that waits would cost more than the cycle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +103,7 @@ class HolderProcesses:
         """Ids of the leases and requests whose process is known to have ended, those
         included that may be put in another's name in a moment.
         """
-        gone, _ = self._not_alive(tuple(items))
+        gone, _ = self._not_alive(items)
         return frozenset(item.id for item in gone)
 
     def verdicts(
@@ -144,30 +137,31 @@ class HolderProcesses:
         )
 
     def _not_alive(
-        self, items: Sequence[Lease | Request]
+        self, items: Iterable[Lease | Request]
     ) -> tuple[list[Lease | Request], list[Lease | Request]]:
         """Those whose process has ended, and those of which that is unknown; each
         process is looked for once.
         """
-        # Each cycle sees all that wait: nothing here may cost more than a look-up for
-        # each, and most of them live.
-        processes = list(map(_process_key, items))
-        holders = {
-            process: item.holder for process, item in zip(processes, items, strict=True)
-        }
-        absent: dict[object, Liveness] = {}
-        for process, holder in holders.items():
-            liveness = self.liveness(holder)
-            if liveness is not Liveness.ALIVE:
-                absent[process] = liveness
-        if not absent:
-            return [], []
+        # Each cycle sees all that wait: no identity is made of each, and nothing is kept
+        # of the living.
+        liveness_of: dict[tuple[object, ...], Liveness] = {}
         gone: list[Lease | Request] = []
         unknown: list[Lease | Request] = []
-        for process, item in zip(processes, items, strict=True):
-            if process in absent:
-                is_gone = absent[process] is Liveness.GONE
-                (gone if is_gone else unknown).append(item)
+        for item in items:
+            holder = item.holder
+            process = (
+                holder.pid,
+                holder.pid_started_at,
+                holder.boot_id,
+                holder.pid_namespace,
+            )
+            liveness = liveness_of.get(process)
+            if liveness is None:
+                liveness = self._liveness(holder)
+                liveness_of[process] = liveness
+            if liveness is Liveness.ALIVE:
+                continue
+            (gone if liveness is Liveness.GONE else unknown).append(item)
         return gone, unknown
 
     # -- who uses a lease --------------------------------------------------------------
