@@ -39,6 +39,7 @@ class SchedulingCycle:
     Attributes:
         placement_cache: what plans have worked out about the devices, kept from one
             plan to the next.
+        suspend_policy: what leases are suspended by; None where it is switched off.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class SchedulingCycle:
         self._processes = processes
         self._suspend_support = suspend_support
         self._withdrawals = withdrawals
+        self.suspend_policy = suspend_support.policy
         self._turn = threading.Lock()
         self.placement_cache = PlacementCache()
 

@@ -141,6 +141,7 @@ charges = sa.Table(
     sa.Column("share_seconds", sa.Double, nullable=False),
     sa.Column("millijoules", sa.BigInteger, nullable=False),
     sa.Column("metered_seconds", sa.Double, nullable=False),
+    sa.Column("estimated_millijoules", sa.BigInteger, nullable=False),
     sa.Column("busy_seconds", sa.Double, nullable=False),
     sa.Column("levels", sa.Text, nullable=False),  # JSON
     sa.Column("byte_seconds", sa.Double, nullable=False),

@@ -257,6 +257,7 @@ export interface ILeaseUsage {
   gpu_seconds: number;
   metered_seconds: number;
   energy_joules: number;
+  energy_estimated_joules: number;
 }
 
 export interface IUsageSummary {

@@ -267,7 +267,8 @@ export const usage = shape<IUsage>({
 export const leaseUsage = shape<ILeaseUsage>({
   gpu_seconds: number,
   metered_seconds: number,
-  energy_joules: number
+  energy_joules: number,
+  energy_estimated_joules: number
 });
 
 export const usageSummary = shape<IUsageSummary>({
