@@ -157,7 +157,7 @@ class HolderProcesses:
             )
             liveness = liveness_of.get(process)
             if liveness is None:
-                liveness = self._liveness(holder)
+                liveness = self.liveness(holder)
                 liveness_of[process] = liveness
             if liveness is Liveness.ALIVE:
                 continue

@@ -121,44 +121,57 @@ class Requests:
             Refused: its process has ended meanwhile, or it has been taken back.
         """
         key = idempotency_key
-        known = self._known(holder.user, key)
-        if known is not None:
-            return known
-        parsed = parse_spec(spec) if isinstance(spec, str) else spec
-        target = queue_for(self._host_state.policy, queue, holder.user, groups)
-        request = Request(
-            id=f"r-{uuid.uuid4().hex[:12]}",
-            spec=parsed,
-            holder=self._host_state.identified(holder),
-            queue=target.name,
-            priority=priority,
-            lease_seconds=lease_seconds,
-            patience_seconds=patience_seconds,
-            preemptible=preemptible,
-            submitted_at=self._host_state.now(),
-            idempotency_key=key,
-        )
-        self._admit(request)
-        self._host_state.show_presence()
         try:
-            written = self._host_state.ledger.submit(request)
+            parsed = parse_spec(spec) if isinstance(spec, str) else spec
+            target = queue_for(self._host_state.policy, queue, holder.user, groups)
+            request = Request(
+                id=f"r-{uuid.uuid4().hex[:12]}",
+                spec=parsed,
+                holder=self._host_state.identified(holder),
+                queue=target.name,
+                priority=priority,
+                lease_seconds=lease_seconds,
+                patience_seconds=patience_seconds,
+                preemptible=preemptible,
+                submitted_at=self._host_state.now(),
+                idempotency_key=key,
+            )
+            self._admit(request)
+        except AIStackError:
+            # An earlier call may have been granted what is refused now.
+            known = self._known(holder.user, key)
+            if known is None:
+                raise
+            return _answer(known)
+        return _answer(self._decided(request))
+
+    def _decided(self, request: Request) -> Request:
+        """Write a request down, and what becomes of it at once; an earlier request of
+        its key stands as it is.
+        """
+        state = self._host_state
+        key = request.idempotency_key
+        state.show_presence()
+        try:
+            written = state.ledger.submit(request)
+            if written.id != request.id:
+                return written
             self._cycle.run()
-            decided = self._host_state.request(written.id)
-            if key and self._withdrawals.is_withdrawn(holder.user, key):
-                raise Refused(f"the request for {parsed} was withdrawn")
+            decided = state.request(written.id)
+            if key and self._withdrawals.is_withdrawn(request.holder.user, key):
+                raise Refused(f"the request for {request.spec} was withdrawn")
         except BaseException:
             # The caller does not know its id, so it could neither cancel the request
             # nor release the lease it may have become.
             self._withdrawals.withdraw(request.id)
             raise
-        return _answer(decided)
+        return decided
 
     def _known(self, user: str, key: str) -> Request | None:
         """What has become of the request of a key, if there is one."""
         if not key:
             return None
-        known = self._host_state.ledger.request_of_key(user, key)
-        return None if known is None else _answer(known)
+        return self._host_state.ledger.request_of_key(user, key)
 
     def adopt(self, request: Request) -> Request:
         """A request of somebody who asks here now. While it waits, it is for what the

@@ -59,7 +59,7 @@ def identity_of(pid: int) -> ProcessIdentity:
     """A process of this PID namespace, as others may know it."""
     return ProcessIdentity(
         pid=pid,
-        started=started_at(pid),
+        started=_own_start() if pid == os.getpid() else started_at(pid),
         boot_id=boot_id(),
         pid_namespace=pid_namespace(),
     )
@@ -81,9 +81,42 @@ def boot_id() -> str:
 def pid_namespace() -> int | None:
     """Inode of this process's PID namespace; None where there are none."""
     try:
-        return os.stat("/proc/self/ns/pid").st_ino
+        return _own_namespace()
     except OSError:
         return None
+
+
+# What never changes while a process lives is looked up once, for it is asked for again
+# with each request: a process that changes its PID namespace changes it for its children.
+
+
+@functools.cache
+def _own_namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def _own_start() -> float | None:
+    try:
+        return _own_start_seen()
+    except ProcessLookupError:
+        return None
+
+
+@functools.cache
+def _own_start_seen() -> float:
+    started = started_at(os.getpid())
+    if started is None:
+        raise ProcessLookupError
+    return started
+
+
+def _forget_parent() -> None:
+    _own_namespace.cache_clear()
+    _own_start_seen.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
 
 
 def is_local(process: ProcessIdentity) -> bool:
