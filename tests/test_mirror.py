@@ -89,7 +89,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_cli.py": {
         "cli.__main__",
         "cli.connection",
-        "cli.host",
         "cli.leases",
         "cli.output",
         "cli.queues",

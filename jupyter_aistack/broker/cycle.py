@@ -13,6 +13,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Action, Grant, Plan, Reject, Snapshot
 from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
+from jupyter_aistack.core.scheduling.lease_limits import with_limits
 from jupyter_aistack.exceptions import AIStackError, LedgerConflict
 
 from .host_state import HostState
@@ -98,6 +99,7 @@ class SchedulingCycle:
                 cache=self.placement_cache,
             )
             todo = _own_part(todo, snapshot, self._host_state.devices.allowance)
+            todo = with_limits(todo, snapshot, now)
             if todo.is_empty:
                 self._unprepare_ended(prepared, live)
                 return ()

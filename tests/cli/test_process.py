@@ -53,6 +53,48 @@ def test_a_full_disk_is_said_in_a_line() -> None:
     ]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_help_that_cannot_be_written_is_said_too() -> None:
+    with open("/dev/full", "wb") as full:
+        done = run("--help", stdout=full, env=buffered())
+    assert done.returncode == EXIT_ERROR
+    assert done.stderr.endswith(b"cannot be written: No space left on device\n")
+
+
+def buffered() -> dict[str, str]:
+    """The environment of people, whose Python keeps output back until it is much."""
+    return {
+        name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"
+    }
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_command_runs_although_its_launcher_cannot_say_so() -> None:
+    words = ["request", "1/4", "--", "echo", "ran"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *words],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            env=buffered(),
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (0, b"ran\n")
+
+
+@pytest.mark.parametrize("words", [["status"], ["--version"], ["release", "l-0"]])
+def test_streams_that_are_closed_are_no_fault(words: list[str]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&-', "sh", *COMMAND, *words],
+        stderr=subprocess.PIPE,
+        env=buffered(),
+        check=False,
+    )
+    assert done.returncode == (EXIT_ERROR if "release" in words else 0)
+    assert b"Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
+
+
 def test_a_terminal_without_unicode_shows_what_it_can() -> None:
     client = Client(EmbeddedTransport())
     with client.request("1/4", attach=False, label="Übung.ipynb"):

@@ -101,6 +101,12 @@ _REQUEST_BODY = _object(
         "lease_seconds": SECONDS,
         "patience_seconds": PATIENCE,
         "preemptible": FLAG,
+        "up_to": {
+            **TEXT,
+            "description": "The share of each device that the lease may use while nobody"
+            " else needs it; empty for what is granted.",
+            "examples": ["1/1"],
+        },
         "idempotency_key": {
             "type": "string",
             "maxLength": 512,

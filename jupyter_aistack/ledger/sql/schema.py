@@ -38,6 +38,7 @@ requests = sa.Table(
     sa.Column("lease_seconds", sa.Double),
     sa.Column("patience_seconds", sa.Double),
     sa.Column("preemptible", sa.Boolean, nullable=False),
+    sa.Column("up_to", sa.Text),
     sa.Column("submitted_at", sa.Double, nullable=False),
     sa.Column("state", sa.Text, nullable=False, index=True),
     sa.Column("reason", sa.Text, nullable=False),
@@ -62,6 +63,8 @@ leases = sa.Table(
     sa.Column("expires_at", sa.Double, nullable=False),
     sa.Column("ends_at", sa.Double),
     sa.Column("preemptible", sa.Boolean, nullable=False),
+    sa.Column("up_to", sa.Text),
+    sa.Column("limits", sa.Text, nullable=False),  # JSON
     sa.Column("enforced_by", sa.Text),
     sa.Column("verified", sa.Boolean),
     sa.Column("conditions", sa.Text, nullable=False),  # JSON
