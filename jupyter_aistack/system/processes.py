@@ -14,6 +14,8 @@ from collections.abc import Container, Mapping
 
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 
+from .own_process import kept_for_life
+
 _STATE = 0
 _PARENT = 1
 _USER_TICKS = 11
@@ -65,6 +67,11 @@ def identity_of(pid: int) -> ProcessIdentity:
     )
 
 
+@kept_for_life
+def _own_start() -> float | None:
+    return started_at(os.getpid())
+
+
 @functools.cache
 def boot_id() -> str:
     """What this machine's present run is called: the same in all its containers,
@@ -78,45 +85,13 @@ def boot_id() -> str:
     return f"{os.uname().nodename}-{round(psutil.boot_time() / 60)}"
 
 
+@kept_for_life
 def pid_namespace() -> int | None:
     """Inode of this process's PID namespace; None where there are none."""
     try:
-        return _own_namespace()
+        return os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         return None
-
-
-# What never changes while a process lives is looked up once, for it is asked for again
-# with each request: a process that changes its PID namespace changes it for its children.
-
-
-@functools.cache
-def _own_namespace() -> int:
-    return os.stat("/proc/self/ns/pid").st_ino
-
-
-def _own_start() -> float | None:
-    try:
-        return _own_start_seen()
-    except ProcessLookupError:
-        return None
-
-
-@functools.cache
-def _own_start_seen() -> float:
-    started = started_at(os.getpid())
-    if started is None:
-        raise ProcessLookupError
-    return started
-
-
-def _forget_parent() -> None:
-    _own_namespace.cache_clear()
-    _own_start_seen.cache_clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
 
 
 def is_local(process: ProcessIdentity) -> bool:
@@ -419,11 +394,3 @@ def cgroup_of(pid: int) -> bytes:
     be read.
     """
     return _read(f"/proc/{pid}/cgroup") or b""
-
-
-def own_threads() -> list[int]:
-    """Ids of this process's threads (Linux); the process id alone elsewhere."""
-    try:
-        return [int(entry) for entry in os.listdir("/proc/self/task")]
-    except OSError:
-        return [os.getpid()]
