@@ -105,7 +105,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.lease_guard",
         "client.lease_handle",
         "client.transports",
-        "client.waiting",
         "client.wire",
     },
     "compute/clusters/test_cluster_interrupts.py": {"compute.clusters.interruptible"},

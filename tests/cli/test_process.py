@@ -18,6 +18,7 @@ from jupyter_aistack.cli.process import EXIT_ERROR, run_to_exit_code
 from jupyter_aistack.client.client import Client
 from jupyter_aistack.client.embedded import EmbeddedTransport
 from jupyter_aistack.exceptions import AcquireTimeout
+from jupyter_aistack.ledger.opening import open_ledger
 from jupyter_aistack.testing import holder
 from tests.fakes.waiting import wait_until
 
@@ -25,8 +26,12 @@ COMMAND = [sys.executable, "-m", "jupyter_aistack.cli"]
 
 
 @pytest.fixture(autouse=True)
-def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+def simulated(own_ledger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with one GPU, and a ledger that is not new: that would be said."""
     monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:1xH100-80GB")
+    ledger = open_ledger(own_ledger)
+    ledger.read("box", 0.0)
+    ledger.close()
 
 
 def run(*words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
