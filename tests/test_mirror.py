@@ -154,7 +154,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.suspend.placement",
         "core.suspend.victims",
     },
-    "flows/test_enforcement.py": {"system.verify.child"},
     "flows/test_gpu_broker.py": {"testing"},
     "flows/test_lease_life.py": {
         "kernel.allocation",

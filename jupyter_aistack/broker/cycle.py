@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Action, Grant, Plan, Reject, Snapshot
-from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.core.scheduling.lease_limits import with_limits
 from jupyter_aistack.exceptions import AIStackError, LedgerConflict
 
 from .host_state import HostState
+from .limit_enforcer import LimitEnforcer
 from .liveness import is_here
 from .processes import HolderProcesses
 from .suspend_support import SuspendSupport
@@ -39,6 +39,7 @@ class SchedulingCycle:
         withdrawals: what must be taken back first.
 
     Attributes:
+        limits: has what holds the leases follow their limits.
         placement_cache: what plans have worked out about the devices, kept from one
             plan to the next.
         suspend_policy: what leases are suspended by; None where it is switched off.
@@ -56,6 +57,7 @@ class SchedulingCycle:
         self._suspend_support = suspend_support
         self._withdrawals = withdrawals
         self.suspend_policy = suspend_support.policy
+        self.limits = LimitEnforcer(host_state, processes.pids)
         self._turn = threading.Lock()
         self.placement_cache = PlacementCache()
 
@@ -99,19 +101,20 @@ class SchedulingCycle:
                 ttl_seconds=self._host_state.ttl_seconds,
                 cache=self.placement_cache,
             )
-            requests = {request.id: request for request in snapshot.requests}
-            allowance = self._host_state.devices.allowance
-            todo = _own_part(todo, requests, snapshot.dead, allowance)
+            todo = _own_part(todo, snapshot, self._host_state.devices.allowance)
             todo = with_limits(todo, snapshot, now)
             if todo.is_empty:
                 self._unprepare_ended(prepared, live)
+                self.limits.settle(todo, snapshot.leases)
                 return ()
 
+            self.limits.lower(todo, snapshot.leases)
             try:
                 events = self._host_state.ledger.apply(todo, now)
             except LedgerConflict:
                 continue  # the plan is of a version that is over: make it anew
             self._unprepare_ended(prepared, live - todo.ended())
+            self.limits.settle(todo, snapshot.leases)
             return events
         raise LedgerConflict(
             "the ledger is too busy: other brokers changed it each time a plan was "
@@ -123,13 +126,13 @@ class SchedulingCycle:
         than are planned with here: they would take places that they cannot have.
         """
         own = {"", self._host_state.devices.allowance}
+        if {request.holder.allowance for request in snapshot.requests} <= own:
+            return snapshot
         requests = tuple(
             request
             for request in snapshot.requests
             if request.holder.allowance in own or request.id in snapshot.dead
         )
-        if len(requests) == len(snapshot.requests):
-            return snapshot
         return replace(snapshot, requests=requests)
 
     def snapshot(self) -> Snapshot:
@@ -138,7 +141,7 @@ class SchedulingCycle:
 
     def _snapshot(self, inventory: Inventory, now: float) -> Snapshot:
         state = self._host_state.read()
-        verdicts = self._processes.verdicts([*state.leases, *state.requests], now)
+        verdicts = self._processes.verdicts(state.leases, state.requests, now)
         return Snapshot(
             inventory=inventory,
             leases=state.leases,
@@ -162,29 +165,41 @@ class SchedulingCycle:
                 self._host_state.devices.unprepare(lease)
 
 
-def _own_part(
-    todo: Plan,
-    requests: Mapping[str, Request],
-    dead: Container[str],
-    allowance: str,
-) -> Plan:
+def _own_part(todo: Plan, snapshot: Snapshot, allowance: str) -> Plan:
     """A plan without the answers to requests of other PID namespaces, and of those who
     may use other devices: their brokers prepare what they grant.
 
     The places that it keeps for them stay theirs. Who may use all devices may be given
     any of them, but is not refused for what fewer devices lack.
     """
+    rejected_elsewhere = _rejected_elsewhere(todo, snapshot, allowance)
 
     def is_own(action: Action) -> bool:
         if isinstance(action, Grant):
             holder = action.request.holder
             return is_here(holder) and holder.allowance in ("", allowance)
         if isinstance(action, Reject):
-            holder = requests[action.request_id].holder
-            is_dead = action.request_id in dead
-            return is_dead or (is_here(holder) and holder.allowance == allowance)
+            return action.request_id not in rejected_elsewhere
         return True
 
     if all(map(is_own, todo.actions)):
         return todo
     return replace(todo, actions=tuple(filter(is_own, todo.actions)))
+
+
+def _rejected_elsewhere(
+    todo: Plan, snapshot: Snapshot, allowance: str
+) -> frozenset[str]:
+    """Ids of the requests that a plan rejects and another broker is to answer; those of
+    the dead any broker rejects.
+    """
+    rejects = (action for action in todo.actions if isinstance(action, Reject))
+    living = {reject.request_id for reject in rejects} - snapshot.dead
+    if not living:
+        return frozenset()
+    asked = [request for request in snapshot.requests if request.id in living]
+    return frozenset(
+        request.id
+        for request in asked
+        if not is_here(request.holder) or request.holder.allowance != allowance
+    )
