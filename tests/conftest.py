@@ -4,6 +4,7 @@ machine's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,11 @@ pytest_plugins = (
     "tests.fakes.cuda.plugin",
     "tests.fakes.mps.plugin",
 )
+
+# Before torch is imported, and for all processes that tests start: threads of OpenMP that
+# wait for one another let others have the core. They would spin, and where there are more
+# of them than cores a step of a tiny model takes a hundred times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 SERVICES = (
     "benchmarks/",
