@@ -28,6 +28,8 @@ HEADLESS ?=
 APT_SECONDS := 600
 
 export PATH := $(BIN):$(PATH)
+# Images of containers like to set it; each process that a test starts would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 define FIND_PYTHON
 for name in $(PYTHONS); do
