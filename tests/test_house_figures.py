@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import MODULES
+from tests.house import MODULES, PACKAGE_ROOT
 from tests.house_figures import (
     Figures,
     complexity,
@@ -82,6 +82,12 @@ def sample(values, flag):
         case 1:
             return 1 if values else 2
 """
+
+
+def test_the_broker_only_joins_its_parts(figures: Figures) -> None:
+    facade = PACKAGE_ROOT / "broker" / "broker.py"
+
+    assert figures.file_lines[facade] <= 180
 
 
 def test_conditions_inside_expressions_count() -> None:

@@ -16,12 +16,14 @@ class ChargedTotals:
         user: to whom; empty for the system.
         lease_id: for which lease; empty for all that have ended.
         millijoules: energy, where any of it was known; None where none was.
+        estimated_millijoules: of it, what is an estimate.
         gpu_seconds: share of GPUs times time.
     """
 
     user: str
     lease_id: str = ""
     millijoules: int | None = None
+    estimated_millijoules: int = 0
     gpu_seconds: float = 0.0
 
 
@@ -54,6 +56,7 @@ def _totals_of(record: UsageRecord) -> ChargedTotals:
         user=record.user,
         lease_id=record.lease_id,
         millijoules=record.millijoules if _is_charged(record) else None,
+        estimated_millijoules=record.estimated_millijoules,
         gpu_seconds=record.share_seconds if record.lease_id else 0.0,
     )
 
@@ -73,5 +76,6 @@ def _add(totals: dict[str, ChargedTotals], more: ChargedTotals) -> None:
     totals[name] = replace(
         known,
         millijoules=sum(parts) if parts else None,
+        estimated_millijoules=known.estimated_millijoules + more.estimated_millijoules,
         gpu_seconds=known.gpu_seconds + more.gpu_seconds,
     )

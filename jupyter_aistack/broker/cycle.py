@@ -14,6 +14,7 @@ from jupyter_aistack.core.model.plan import Action, Grant, Plan, Reject, Snapsho
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
+from jupyter_aistack.core.scheduling.lease_limits import with_limits
 from jupyter_aistack.exceptions import AIStackError, LedgerConflict
 
 from .host_state import HostState
@@ -40,6 +41,7 @@ class SchedulingCycle:
     Attributes:
         placement_cache: what plans have worked out about the devices, kept from one
             plan to the next.
+        suspend_policy: what leases are suspended by; None where it is switched off.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class SchedulingCycle:
         self._processes = processes
         self._suspend_support = suspend_support
         self._withdrawals = withdrawals
+        self.suspend_policy = suspend_support.policy
         self._turn = threading.Lock()
         self.placement_cache = PlacementCache()
 
@@ -99,6 +102,7 @@ class SchedulingCycle:
             requests = {request.id: request for request in snapshot.requests}
             allowance = self._host_state.devices.allowance
             todo = _own_part(todo, requests, snapshot.dead, allowance)
+            todo = with_limits(todo, snapshot, now)
             if todo.is_empty:
                 self._unprepare_ended(prepared, live)
                 return ()

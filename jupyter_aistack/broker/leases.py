@@ -22,6 +22,7 @@ from jupyter_aistack.core.model.lease import (
     advance,
 )
 from jupyter_aistack.core.model.process import Liveness
+from jupyter_aistack.core.suspend.host_memory import to_environment
 from jupyter_aistack.exceptions import (
     AIStackError,
     LeaseError,
@@ -124,7 +125,9 @@ class Leases:
             PrepareFailed: a provider cannot say now.
         """
         prepared = self._host_state.devices.prepare(lease)
-        environment = {**prepared.environment, "AISTACK_LEASE": lease.id}
+        policy = self._cycle.suspend_policy
+        limits = {} if policy is None else to_environment(policy)
+        environment = {**prepared.environment, **limits, "AISTACK_LEASE": lease.id}
         return replace(prepared, environment=environment)
 
     def _is_on_faulty(self, lease: Lease) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jupyter_aistack.core.model.process import Liveness
 from jupyter_aistack.core.model.request import Holder
 from jupyter_aistack.ledger.base import Ledger
@@ -42,6 +44,24 @@ class HolderLiveness:
     def _has_witness(self, holder: Holder) -> bool:
         process = holder.process
         return process is not None and self._ledger.has_witness(process)
+
+
+def holder_liveness(
+    ledger: Ledger, is_alive: Callable[[int, float | None], bool] | None = None
+) -> Callable[[Holder], Liveness]:
+    """Tells whether a holder lives: by `is_alive`, which is given a pid and the time it
+    started at, or without it by the system and the ledger.
+    """
+    if is_alive is None:
+        return HolderLiveness(ledger)
+
+    def by_pid(holder: Holder) -> Liveness:
+        if holder.pid is None:
+            return Liveness.UNKNOWN
+        is_seen = is_alive(holder.pid, holder.pid_started_at)
+        return Liveness.ALIVE if is_seen else Liveness.GONE
+
+    return by_pid
 
 
 def is_here(holder: Holder) -> bool:

@@ -36,7 +36,11 @@ class Maintenance:
         cycle: run at the end of each turn.
         leases: renews them.
         processes: finds which processes use them.
-        usage_meter, memory, faults: what measures.
+        memory: acts on what holds more than its lease has.
+        show_names: whether users see the names of others.
+
+    Attributes:
+        usage_meter: keeps the books.
         mig: creates MIG instances for waiting requests.
     """
 
@@ -46,20 +50,23 @@ class Maintenance:
         cycle: SchedulingCycle,
         leases: Leases,
         processes: HolderProcesses,
-        *,
-        usage_meter: UsageMeter,
         memory: MemoryWatchdog,
-        faults: FaultMonitor,
-        mig: MIGReconfigurer,
+        *,
+        show_names: bool,
     ) -> None:
+        ledger = host_state.ledger
+        devices = host_state.devices
+        now = host_state.now
+        self.usage_meter = UsageMeter(
+            ledger, devices, host=host_state.host, clock=now, pids=processes.pids
+        )
+        self.mig = MIGReconfigurer(devices, now)
+        self._faults = FaultMonitor(devices, ledger, now, show_names=show_names)
         self._host_state = host_state
         self._cycle = cycle
         self._leases = leases
         self._processes = processes
-        self._usage_meter = usage_meter
         self._memory = memory
-        self._faults = faults
-        self._mig = mig
 
     def maintain(self) -> tuple[Event, ...]:
         """Renew every lease of this host whose process lives, measure, and run a cycle.
@@ -75,7 +82,7 @@ class Maintenance:
         self._faults.check(leases, lambda: self._processes.pids(leases))
 
         events = self._cycle.run()
-        if self._mig.serve(self._cycle.snapshot):
+        if self.mig.serve(self._cycle.snapshot):
             # Granted at once: another request might have the instances destroyed again.
             events = (*events, *self._cycle.run())
         return events
@@ -111,13 +118,7 @@ class Maintenance:
         :class:`UsageMeter`.
         """
         state = self._host_state.read()
-        self._usage_meter.record(state.leases, version=state.version, settle=settle)
-
-    def flush_usage(self) -> None:
-        """Write down what is left once nothing is leased any more, leases that came
-        and went in the meantime included.
-        """
-        self.record_usage()
+        self.usage_meter.record(state.leases, version=state.version, settle=settle)
 
     def _record_usage_or_log(self) -> None:
         """Record usage; a failure there must not keep leases from being renewed."""

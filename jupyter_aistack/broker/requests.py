@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from fractions import Fraction
 
+from jupyter_aistack.core.model.ceiling import parse_ceiling
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.plan import Snapshot
@@ -38,7 +40,7 @@ class Requests:
         self._cycle = cycle
         self._withdrawals = withdrawals
         self._admitted_to: Inventory | None = None
-        self._admitted: set[tuple[Spec, str]] = set()
+        self._admitted: set[tuple[Spec, str, Fraction | None]] = set()
 
     # -- reading -----------------------------------------------------------------------
 
@@ -92,36 +94,35 @@ class Requests:
         lease_seconds: float | None = None,
         patience_seconds: float | None = None,
         preemptible: bool = False,
+        up_to: str = "",
         groups: frozenset[str] = frozenset(),
         idempotency_key: str = "",
     ) -> Request:
         """Ask for slices and try to grant them at once.
 
-        Whatever fails, nothing is left behind that the asker does not know of: what was
-        written is taken back, once the ledger answers again.
+        Whatever fails, nothing is left that the asker does not know of: what was written
+        is taken back, once the ledger answers again.
 
         Args:
+            up_to: its ceiling, such as ``1/1``; empty for none.
             idempotency_key: the asker's own name for the request: asked again under the
                 same name, it is the same request.
             queue: where to wait; empty for the user's own queue.
             groups: the Unix groups of the holder's user, which may open queues.
 
         Returns:
-            The request: granted (with ``lease_id``), queued (`forecasts` explains why),
-                or cancelled by another process meanwhile.
+            The request: granted, queued, or cancelled by another process meanwhile.
 
         Raises:
-            InvalidRequest: the spec or the queue cannot be understood.
+            InvalidRequest: the spec, the ceiling or the queue cannot be understood.
             UnknownProfile, Unsatisfiable: no state of this host could ever hold it.
             QuotaExceeded: the limits of the queue or of the user do not allow it; says
                 which, and when that ends.
             QueueClosed: the queue takes no requests, or none of this user.
-            AcquireTimeout: it was not to wait (``patience_seconds=0``) and would have
-                to.
+            AcquireTimeout: it was not to wait, and would have to.
             Refused: its process has ended meanwhile, or it has been taken back.
         """
-        key = idempotency_key
-        known = self._known(holder.user, key)
+        known = self._known(holder.user, idempotency_key)
         if known is not None:
             return known
         parsed = parse_spec(spec) if isinstance(spec, str) else spec
@@ -135,8 +136,9 @@ class Requests:
             lease_seconds=lease_seconds,
             patience_seconds=patience_seconds,
             preemptible=preemptible,
+            up_to=parse_ceiling(up_to, parsed),
             submitted_at=self._host_state.now(),
-            idempotency_key=key,
+            idempotency_key=idempotency_key,
         )
         self._admit(request)
         self._host_state.show_presence()
@@ -144,8 +146,7 @@ class Requests:
             written = self._host_state.ledger.submit(request)
             self._cycle.run()
             decided = self._host_state.request(written.id)
-            if key and self._withdrawals.is_withdrawn(holder.user, key):
-                raise Refused(f"the request for {parsed} was withdrawn")
+            self._refuse_withdrawn(decided)
         except BaseException:
             # The caller does not know its id, so it could neither cancel the request
             # nor release the lease it may have become.
@@ -159,6 +160,13 @@ class Requests:
             return None
         known = self._host_state.ledger.request_of_key(user, key)
         return None if known is None else _answer(known)
+
+    def _refuse_withdrawn(self, request: Request) -> None:
+        """Raise `Refused` where its asker has taken it back already."""
+        user = request.holder.user
+        key = request.idempotency_key
+        if key and self._withdrawals.is_withdrawn(user, key):
+            raise Refused(f"the request for {request.spec} was withdrawn")
 
     def adopt(self, request: Request) -> Request:
         """A request of somebody who asks here now. While it waits, it is for what the
@@ -201,7 +209,7 @@ class Requests:
         if self._admitted_to is not inventory:
             self._admitted_to = inventory
             self._admitted = set()
-        key = (request.spec, request.queue)
+        key = (request.spec, request.queue, request.up_to)
         if key in self._admitted:
             return
         idle = Snapshot(inventory=inventory, policy=policy)

@@ -27,6 +27,7 @@ COLUMNS = (
     "gib_hours",
     "energy_kwh",
     "energy_coverage",
+    "energy_estimated_kwh",
     "cost",
     "co2e_g",
     "cpu_hours",
@@ -167,9 +168,13 @@ def _remark(line: JSON) -> str:
     if line["is_simulated"]:
         return "simulated"
     coverage = line["energy_coverage"]
-    if line["energy_kwh"] is None or coverage >= FULL_COVERAGE:
-        return ""
-    return f"energy known for {coverage:.0%} of the time"
+    remarks = []
+    if line["energy_kwh"] is not None and coverage < FULL_COVERAGE:
+        remarks.append(f"energy known for {coverage:.0%} of the time")
+    if line["energy_estimated_kwh"]:
+        estimated = number_text(line["energy_estimated_kwh"], 3)
+        remarks.append(f"{estimated} kWh of it an estimate")
+    return ", ".join(remarks)
 
 
 def _since(at: float) -> str:

@@ -21,6 +21,7 @@ from jupyter_aistack.core.model.plan import (
     Notify,
     Plan,
     Reject,
+    SetLimits,
     TransferAction,
     TransferDirection,
     WithdrawNotice,
@@ -34,7 +35,7 @@ from jupyter_aistack.exceptions import LedgerConflict
 from .lease_end import end
 from .rows import Rows, find_lease, find_request, guarded_lease, lease_event
 
-LeaseAction = End | Notify | WithdrawNotice | TransferAction
+LeaseAction = End | Notify | WithdrawNotice | TransferAction | SetLimits
 
 _STEPS = {
     Outcome.EXPIRED: LeaseTransition.EXPIRE,
@@ -145,12 +146,14 @@ def apply_action(
 def _apply_to_live(
     rows: Rows,
     lease: Lease,
-    action: Notify | WithdrawNotice | TransferAction,
+    action: Notify | WithdrawNotice | TransferAction | SetLimits,
     now: float,
 ) -> list[Event]:
     if isinstance(action, TransferAction):
         _begin_transfer(rows, lease, action, now)
         return []  # nothing has happened yet that is worth an event
+    if isinstance(action, SetLimits):
+        return [_set_limits(rows, lease, action, now)]
     if isinstance(action, Notify):
         return [_notify(rows, lease, action, now)]
     if lease.notice is None:
@@ -182,6 +185,13 @@ def _notify(rows: Rows, lease: Lease, action: Notify, now: float) -> Event:
     rows.keep_lease(replace(lease, notice=action.notice))
     rows.version += 1
     return rows.append(lease_event(EventKind.LEASE_NOTICED, lease, now, action.detail))
+
+
+def _set_limits(rows: Rows, lease: Lease, action: SetLimits, now: float) -> Event:
+    rows.keep_lease(replace(lease, limits=action.limits))
+    # A plan that divides the same device goes by the old limits, and is made anew.
+    rows.version += 1
+    return rows.append(lease_event(EventKind.LEASE_LIMITS_CHANGED, lease, now))
 
 
 def _begin_transfer(

@@ -21,6 +21,13 @@ def this_host() -> HostIdentity:
     return HostIdentity(id=boot_id(), name=socket.gethostname(), machine=_machine_id())
 
 
+def host_identity(host: HostIdentity | str | None = None) -> HostIdentity:
+    """The host that is meant: a text is both its id and its name; None is this one."""
+    if isinstance(host, str) and host:
+        return HostIdentity(id=host, name=host)
+    return host if isinstance(host, HostIdentity) else this_host()
+
+
 def _machine_id() -> str:
     for file in MACHINE_FILES:
         try:

@@ -39,8 +39,8 @@ class Cost:
             rate.
         cost: in the site's currency, of GPU-hours and energy; None where it has set no
             price.
-        energy_by: how the energy was divided: ``activity`` or ``share``; empty where it
-            is unknown.
+        energy_by: how the energy was divided: by ``activity``, or, even in part, by
+            ``share``, which makes it an estimate; empty where it is unknown.
     """
 
     gpu_slice_hours: float = 0.0
@@ -66,7 +66,7 @@ class Cost:
         """The figures for people."""
         energy = "cannot be measured here"
         if self.energy_wh is not None:
-            energy = f"{self.energy_wh:.3f} Wh"
+            energy = f"{self.energy_wh:.3f} Wh{_MARKS.get(self.energy_by, '')}"
         memory = "not measured"
         if self.peak_memory_bytes is not None:
             memory = format_bytes(self.peak_memory_bytes)
@@ -86,6 +86,9 @@ class Cost:
         self, include: Any = None, exclude: Any = None
     ) -> dict[str, str]:
         return self.panel()._repr_mimebundle_()
+
+
+_MARKS = {"share": ", an estimate"}
 
 
 def slice_hours(
@@ -163,5 +166,9 @@ def cost(client: Client | None = None, *, since: float = 0.0) -> Cost:
         peak_memory_bytes=total.get("peak_bytes"),
         co2e_g=total["co2e_g"] if is_known else None,
         cost=total.get("cost"),
-        energy_by="activity" if is_known else "",
+        energy_by=_energy_by(total) if is_known else "",
     )
+
+
+def _energy_by(total: Mapping[str, Any]) -> str:
+    return "share" if total["energy_estimated_kwh"] else "activity"

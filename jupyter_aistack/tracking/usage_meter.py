@@ -68,6 +68,11 @@ class UsageDelta:
         is_known = seconds > 0 and metered >= COVERED * seconds
         return self._since("energy_joules") / JOULES_PER_WATT_HOUR if is_known else None
 
+    @property
+    def is_estimated(self) -> bool:
+        """Whether a part of that energy was divided among leases by their share."""
+        return self._since("energy_estimated_joules") > 0
+
     def _since(self, name: str) -> float:
         first = self._first or {}
         total = 0.0
@@ -148,10 +153,10 @@ class SampleAccumulator:
     @property
     def energy_by(self) -> str:
         """How the energy is divided among leases: by the broker's record of their
-        ``activity``, else by ``share``; empty where it is unknown.
+        ``activity``, else, even in part, by ``share``; empty where it is unknown.
         """
         if self.charged.energy_wh is not None:
-            return "activity"
+            return "share" if self.charged.is_estimated else "activity"
         return "" if self.energy_wh is None else "share"
 
     def cost(self, start: float, end: float) -> Cost:

@@ -32,6 +32,7 @@ from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.model.usage_history import decayed_use
 from jupyter_aistack.core.scheduling.fair_share import FairShare
 from jupyter_aistack.core.suspend.capability import UNTESTED, SuspendCapability
+from jupyter_aistack.core.suspend.host_memory import from_environment, to_environment
 from jupyter_aistack.exceptions import LeaseError, LeaseLost
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 
@@ -355,3 +356,14 @@ def test_who_is_suspended_is_not_charged_for_the_room_that_others_have(
     assert standing._users_past["default", "ann"] == pytest.approx(
         decayed_use(Fraction(1), 0, 5400, 5400, whole)
     )
+
+
+def test_a_process_is_told_how_much_of_the_host_it_may_suspend_into() -> None:
+    policy = SuspendPolicy(host_share=0.4, host_bytes=128 * GIB)
+    host = Host(suspend=policy)
+    told = from_environment(host.broker.prepare(host.start("k-1")).environment)
+    assert (told.host_share, told.host_bytes) == (0.4, 128 * GIB)
+    without = Host(suspend=None)
+    without.ask("k-1")
+    prepared = without.broker.prepare(without.lease("k-1"))
+    assert to_environment(policy).keys().isdisjoint(prepared.environment)

@@ -50,7 +50,11 @@ def books(monkeypatch: pytest.MonkeyPatch) -> None:
         "busy_seconds": 180.0,
         "peak_bytes": GIB,
     }
-    energy = {"millijoules": 1_800_000_000, "metered_seconds": 3600.0}
+    energy = {
+        "millijoules": 1_800_000_000,
+        "metered_seconds": 3600.0,
+        "estimated_millijoules": 450_000_000,
+    }
     charges = (
         UsageRecord(lease_id="l-1", user=current_user(), **text, **energy),
         UsageRecord(lease_id="l-2", user="=bob", **text),
@@ -77,7 +81,8 @@ def test_the_report_is_a_table_of_ones_own(capsys: pytest.CaptureFixture[str]) -
         "n/a",
         "n/a",
     ]
-    assert "energy known for 50% of the time" in lines[1]
+    remark = "energy known for 50% of the time, 0.125 kWh of it an estimate"
+    assert lines[1].endswith(remark)
     assert len(lines) == 2
 
 
@@ -127,7 +132,7 @@ def test_advice_is_a_line_for_each_notebook(capsys: pytest.CaptureFixture[str]) 
     assert main(["advise"]) == 0
     line = capsys.readouterr().out
     assert line.startswith(
-        "a.ipynb: asked 1/2 = 40.0 GiB, peak 1.0 GiB, busy 10%: 1/8 would do"
+        "a.ipynb: asked 1/2 = 40.0 GiB, peak 1.0 GiB, busy 10% (an estimate): 1/8 would"
     )
     assert main(["advise", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["advice"][0]["advised"] == "1/8"

@@ -39,10 +39,20 @@ def usage(
 
 
 def bill(
-    joules: float, seconds: float, metered: float | None = None, **rates: float
+    joules: float,
+    seconds: float,
+    metered: float | None = None,
+    *,
+    estimated: float = 0.0,
+    **rates: float,
 ) -> dict[str, Any]:
     known = seconds if metered is None else metered
-    sums = {"gpu_seconds": seconds, "metered_seconds": known, "energy_joules": joules}
+    sums = {
+        "gpu_seconds": seconds,
+        "metered_seconds": known,
+        "energy_joules": joules,
+        "energy_estimated_joules": estimated,
+    }
     no_rates = {
         "carbon_g_per_kwh": None,
         "price_per_kwh": None,

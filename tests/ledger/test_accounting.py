@@ -45,6 +45,7 @@ def charge(lease: str = "l-1", day: int = 20_000, **fields: Any) -> UsageRecord:
         "share_seconds": 2.5,
         "millijoules": 2**53 + 1,
         "metered_seconds": 9.5,
+        "estimated_millijoules": 2**53 - 1,
         "busy_seconds": 0.1 + 0.2,
         "levels": (1.0, 0.0, 2.5, *NO_LEVELS[3:]),
         "byte_seconds": 1e15 / 3,

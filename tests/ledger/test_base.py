@@ -33,11 +33,13 @@ from jupyter_aistack.core.model.lease import (
     NoticeKind,
     Outcome,
 )
+from jupyter_aistack.core.model.limit import SliceLimit
 from jupyter_aistack.core.model.plan import (
     End,
     Grant,
     Plan,
     Reject,
+    SetLimits,
     TransferAction,
     TransferDirection,
 )
@@ -92,6 +94,7 @@ def test_a_submitted_request_is_read_back_field_by_field(
         lease_seconds=0.1,
         patience_seconds=0.0,
         preemptible=True,
+        up_to=Fraction(2, 3),
     )
     request = replace(
         request,
@@ -369,6 +372,51 @@ def test_a_plan_ends_what_nobody_kept_when_its_last_renewal_was_over(
     assert (ended.outcome, ended.ended_at) == (Outcome.LAPSED, 60.0)
     with pytest.raises(LeaseLost, match="nobody kept it"):
         ledger.renew(lapsed.id, lapsed.token, 75.0, 135.0)
+
+
+def test_a_plan_sets_what_a_lease_with_a_ceiling_may_use(
+    ledger: Ledger, wish: Wish, grant: Granter
+) -> None:
+    lease = grant(ledger, wish("r-1", up_to=Fraction(1)))
+    assert (lease.up_to, lease.limits) == (Fraction(1), ())
+    limit = SliceLimit(
+        device_id="GPU-1",
+        fraction=Fraction(2, 3),
+        memory_bytes=5,
+        cores=(0, 2, 3),
+        lowered_at=0.1,
+        lowered_from_bytes=7,
+    )
+    before = version(ledger)
+    action = SetLimits(lease_id=lease.id, token=lease.token, limits=(limit,))
+    ledger.apply(Plan(version=before, actions=(action,)), 1.0)
+    changed = ledger.lease(lease.id, 1.0)
+    assert changed == replace(lease, limits=(limit,))
+    assert ledger.read("box", 1.0).leases == (changed,)
+    assert kinds(ledger)[-1] is EventKind.LEASE_LIMITS_CHANGED
+    # Another plan that divides the device by the old limits is made anew.
+    with pytest.raises(LedgerConflict):
+        ledger.apply(Plan(version=before, actions=(action,)), 2.0)
+
+
+def test_a_lease_is_granted_with_what_it_may_use_at_once(
+    ledger: Ledger, wish: Wish
+) -> None:
+    share = Slice(
+        device_id="GPU-1",
+        kind=SliceKind.SHARE,
+        fraction=Fraction(1, 2),
+        memory_bytes=10,
+    )
+    limit = SliceLimit(device_id="GPU-1", fraction=Fraction(1), memory_bytes=20)
+    request = ledger.submit(wish("r-1", up_to=Fraction(1)))
+    granted = Grant(request=request, slices=(share,), expires_at=60.0, limits=(limit,))
+    ledger.apply(Plan(version=version(ledger), actions=(granted,)), 1.0)
+    (lease,) = ledger.read("box", 1.0).leases
+    assert lease.limits == (limit,)
+    assert lease.effective_slices == (
+        replace(share, fraction=Fraction(1), memory_bytes=20),
+    )
 
 
 def test_a_plan_with_a_stale_token_changes_nothing(

@@ -92,6 +92,17 @@ def test_energy_is_what_was_charged_since_the_first_totals():
     assert "0.60 g CO2e" in cost._repr_mimebundle_()["text/plain"]
 
 
+def test_energy_that_is_in_part_an_estimate_says_so():
+    samples = SampleAccumulator()
+    samples.charged.add(bill(3600.0, 100.0, estimated=1800.0))
+    samples.charged.add(bill(7200.0, 200.0, estimated=1800.0))
+    assert samples.cost(0, 3600).energy_by == "activity", "the estimate was before"
+    samples.charged.add(bill(7200.0, 200.0, estimated=1801.0))
+    cost = samples.cost(0, 3600)
+    assert (cost.energy_wh, cost.energy_by) == (1.0, "share")
+    assert "1.000 Wh, an estimate" in cost._repr_mimebundle_()["text/plain"]
+
+
 def test_charges_that_cover_too_little_leave_the_energy_to_the_shares_and_say_so():
     samples = SampleAccumulator()
     for joules, seconds in ((0.0, 100.0), (9000.0, 200.0)):

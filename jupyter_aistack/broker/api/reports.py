@@ -215,6 +215,10 @@ def _sums(records: Sequence[UsageRecord]) -> JSON:
         "gpu_seconds": sum(record.seconds for record in on_gpu),
         "metered_seconds": sum(record.metered_seconds for record in on_gpu),
         "energy_joules": sum(record.millijoules for record in on_gpu) / 1000,
+        "energy_estimated_joules": sum(
+            record.estimated_millijoules for record in on_gpu
+        )
+        / 1000,
     }
 
 

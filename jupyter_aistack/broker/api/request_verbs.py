@@ -60,6 +60,7 @@ class RequestVerbs(VerbGroup):
             lease_seconds=number_field(payload, "lease_seconds", least=1),
             patience_seconds=number_field(payload, "patience_seconds"),
             preemptible=flag_field(payload, "preemptible"),
+            up_to=text_field(payload, "up_to", ""),
             groups=self._access.groups_of(caller),
             idempotency_key=text_field(payload, "idempotency_key", "")[:MAX_LABEL],
         )

@@ -9,6 +9,7 @@ use that comes too early gets a value or an error of torch, not a crash.
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
 import weakref
@@ -18,8 +19,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.model.units import format_bytes
+from jupyter_aistack.core.suspend.host_memory import from_environment
 from jupyter_aistack.core.suspend.model import host_capacity
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.system.memory import available_bytes
@@ -275,10 +276,11 @@ class Offload:
                 ) from error
 
     def _check_host_memory(self, sizes: list[int]) -> None:
+        limits = from_environment(os.environ)
         capacity = host_capacity(
-            available_bytes(),
+            available_bytes(limits.host_bytes),
             suspended_bytes=self._arena.size_bytes,
-            share=SuspendPolicy().host_share,
+            share=limits.host_share,
         )
         missing = self._arena.missing_bytes(sizes)
         if missing > capacity:

@@ -32,7 +32,7 @@ from .intervals import Interval, SliceHolding
 
 NEGLIGIBLE_SECONDS = 1e-9
 Parts = dict[str, tuple[int, int]]
-"""By lease, its idle and its dynamic millijoules."""
+"""By lease, or by cell of one, its idle and its dynamic millijoules."""
 
 
 def split(
@@ -209,6 +209,7 @@ def _of_lease(
     whole = _record_of(interval, lease)
     times = _times(holding, whole.owner, cells)
     by_cell = _energy_by_cell(times, holding, energy)
+    is_estimated = lease.id in interval.estimated
     activity = interval.busy.get(lease.id)
     memory = interval.load.memory.get(lease.id)
     is_memory_known = memory is not None and interval.is_watched
@@ -221,8 +222,9 @@ def _of_lease(
             cell=cell,
             seconds=seconds,
             share_seconds=holding.share * seconds,
-            millijoules=by_cell[cell],
+            millijoules=sum(by_cell[cell]),
             metered_seconds=seconds if is_metered else 0.0,
+            estimated_millijoules=by_cell[cell][1] if is_estimated else 0,
             busy_seconds=(activity or 0.0) * seconds * dense,
             levels=_levels(activity, seconds, dense),
             byte_seconds=(memory or 0) * is_memory_known * seconds,
@@ -247,15 +249,15 @@ def _does_work(cell: str, times: Mapping[str, float]) -> bool:
 
 def _energy_by_cell(
     times: Mapping[str, float], holding: SliceHolding, part: tuple[int, int]
-) -> dict[str, int]:
-    """A lease's millijoules by cell: the idle part by time, the dynamic part by time at
+) -> Parts:
+    """A lease's parts by cell: the idle part by time, the dynamic part by time at
     work. The last cell takes what rounding has left, so that they add up exactly.
     """
     idle, dynamic = part
     working = _working_seconds(times, holding)
     idle_left = idle
     dynamic_left = dynamic
-    energy = {}
+    energy: Parts = {}
     last = list(times)[-1]
     for cell, seconds in times.items():
         own_idle = min(idle_left, int(idle * seconds / holding.seconds))
@@ -267,7 +269,7 @@ def _energy_by_cell(
             own_dynamic = dynamic_left
         idle_left -= own_idle
         dynamic_left -= own_dynamic
-        energy[cell] = own_idle + own_dynamic
+        energy[cell] = (own_idle, own_dynamic)
     return energy
 
 

@@ -40,6 +40,8 @@ class UsageRecord:
         share_seconds: that times the share of the device it was granted.
         millijoules: energy, over `metered_seconds`.
         metered_seconds: for how long its energy is known.
+        estimated_millijoules: of `millijoules`, work that was divided among leases by
+            granted share, since no driver tells whose it was: an estimate.
         busy_seconds: activity (share of the device that worked) times time.
         levels: seconds at each of `LEVELS`; their sum is for how long the activity is
             known.
@@ -63,6 +65,7 @@ class UsageRecord:
     share_seconds: float = 0.0
     millijoules: int = 0
     metered_seconds: float = 0.0
+    estimated_millijoules: int = 0
     busy_seconds: float = 0.0
     levels: tuple[float, ...] = NO_LEVELS
     byte_seconds: float = 0.0
@@ -174,6 +177,9 @@ def added(first: UsageRecord, second: UsageRecord) -> UsageRecord:
         share_seconds=first.share_seconds + second.share_seconds,
         millijoules=first.millijoules + second.millijoules,
         metered_seconds=first.metered_seconds + second.metered_seconds,
+        estimated_millijoules=(
+            first.estimated_millijoules + second.estimated_millijoules
+        ),
         busy_seconds=first.busy_seconds + second.busy_seconds,
         levels=tuple(a + b for a, b in zip(first.levels, second.levels, strict=True)),
         byte_seconds=first.byte_seconds + second.byte_seconds,

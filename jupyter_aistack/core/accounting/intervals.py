@@ -34,12 +34,15 @@ class ProcessLoad:
             cannot be known.
         others: activity of processes of no lease; None where activity cannot be known
             at all.
+        estimated: of `busy`, the leases whose activity is an estimate: work of several
+            that is divided among them by granted share.
         memory: bytes in use by each lease now; absent where it cannot be known.
     """
 
     millijoules: int | None = None
     busy: Mapping[str, float] = field(default_factory=dict)
     others: float | None = None
+    estimated: frozenset[str] = frozenset()
     memory: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -101,6 +104,12 @@ class Interval:
         if self.is_watched:
             return self.load.others
         return None
+
+    @property
+    def estimated(self) -> frozenset[str]:
+        if self.is_watched:
+            return self.load.estimated
+        return frozenset()
 
     @property
     def activity(self) -> float | None:

@@ -194,7 +194,8 @@ def load_of(
     held = {lease_id: own for lease_id, own in slices.items() if own}
     if reading.leases:
         return _load_by_lease(reading, held)
-    busy, others = _activity(device, reading, leases, held, pids)
+    service = _service_on(device, reading, leases, held, pids)
+    busy, others = _activity(device, reading, held, pids, service)
     memory = {
         lease_id: _memory_on(reading, own, pids[lease_id])
         for lease_id, own in held.items()
@@ -204,6 +205,7 @@ def load_of(
         millijoules=reading.millijoules,
         busy=busy,
         others=others,
+        estimated=_estimated(device, reading, held, pids, service),
         memory={i: size for i, size in memory.items() if size is not None},
     )
 
@@ -240,24 +242,58 @@ def _memory_on(
     return None
 
 
-def _activity(
+def _service_on(
     device: Device,
     reading: DeviceSample,
     leases: Mapping[str, Lease],
     held: Mapping[str, Sequence[Slice]],
     pids: Mapping[str, frozenset[int]],
-) -> Activity:
+) -> MPSService:
+    """The MPS servers of a device; none on one that is cut into instances."""
     if device.mig_enabled:
-        return activity_by_instance(device, held, reading.units)
-    known = {lease_id: pids[lease_id] for lease_id in held if lease_id in pids}
+        return NO_SERVICE
     on_device = {lease_id: leases[lease_id] for lease_id in held}
     unit = reading.units.get(device.id, UnitSample())
-    service = MPSService(
+    return MPSService(
         leases=frozenset(i for i, lease in on_device.items() if is_by_mps(lease)),
         servers=reading.servers,
         clients=served_leases(on_device, pids, unit),
     )
+
+
+def _activity(
+    device: Device,
+    reading: DeviceSample,
+    held: Mapping[str, Sequence[Slice]],
+    pids: Mapping[str, frozenset[int]],
+    service: MPSService,
+) -> Activity:
+    if device.mig_enabled:
+        return activity_by_instance(device, held, reading.units)
+    known = {lease_id: pids[lease_id] for lease_id in held if lease_id in pids}
+    unit = reading.units.get(device.id, UnitSample())
     return activity_by_process(unit.busy, known, service, unit.activity)
+
+
+def _estimated(
+    device: Device,
+    reading: DeviceSample,
+    held: Mapping[str, Sequence[Slice]],
+    pids: Mapping[str, frozenset[int]],
+    service: MPSService,
+) -> frozenset[str]:
+    """The leases whose activity is work of several, divided among them."""
+    if device.mig_enabled:
+        holders = _holders(held)
+        return frozenset(
+            lease_id
+            for lease_id, own in held.items()
+            if any(holders[each.uuid] > 1 for each in own)
+        )
+    unit = reading.units.get(device.id, UnitSample())
+    known = (pids[lease_id] for lease_id in held if lease_id in pids)
+    ours: frozenset[int] = frozenset().union(*known)
+    return service.estimated(_sum_of(unit.busy or {}, service.servers - ours))
 
 
 def activity_by_process(
@@ -327,7 +363,7 @@ def activity_by_instance(
     worked = _worked(device, units)
     if not worked or len(worked) < len(device.mig):
         return {}, None
-    holders = Counter(each.uuid for held in slices.values() for each in held)
+    holders = _holders(slices)
     whole = {each.uuid for each in device.mig if not _shares_figure(each)}
     busy: dict[str, float] = {}
     for lease_id, held in slices.items():
@@ -337,6 +373,11 @@ def activity_by_instance(
             # same instance: each is charged half of what the instance did.
             busy[lease_id] = sum(worked[uuid] / holders[uuid] for uuid in uuids)
     return busy, max(0.0, sum(worked.values()) - sum(busy.values()))
+
+
+def _holders(slices: Mapping[str, Sequence[Slice]]) -> Counter[str]:
+    """How many leases held each instance since the sample before."""
+    return Counter(each.uuid for held in slices.values() for each in held)
 
 
 def _worked(device: Device, units: Mapping[str, UnitSample]) -> dict[str, float]:

@@ -40,6 +40,12 @@ class MPSService:
             parts[lease] = part
         return parts
 
+    def estimated(self, work: float) -> frozenset[str]:
+        """The leases whose part of a server's work is an estimate."""
+        if work > 0 and len(self.clients) > 1:
+            return frozenset(self.clients)
+        return frozenset()
+
 
 NO_SERVICE = MPSService()
 

@@ -132,14 +132,19 @@ def _used(
     if at_work <= 0 or not peak:
         return None
     share = Fraction(last.share).limit_denominator(64)
+    needed_share = _held_by(active)
+    is_estimate = any(record.estimated_millijoules for record in records)
+    if is_estimate:  # what was divided by share does not show that more is needed
+        needed_share = min(needed_share, float(share))
     return _Used(
         share=share,
         memory_bytes=int(share * memory_bytes),
         peak_bytes=peak,
-        needed_share=_held_by(active),
+        needed_share=needed_share,
         activity=sum(record.busy_seconds for record in records) / at_work,
         hours=sum(record.seconds for record in records) / HOUR,
         weeks=_weeks(records),
+        is_estimate=is_estimate,
     )
 
 
@@ -160,6 +165,7 @@ class _Used:
         activity: mean activity while it worked, as a share of the device.
         hours: how long it was held.
         weeks: over how many weeks.
+        is_estimate: the activity is, in part: work of several leases, divided by share.
     """
 
     share: Fraction
@@ -169,6 +175,7 @@ class _Used:
     activity: float
     hours: float
     weeks: float
+    is_estimate: bool = False
 
     @property
     def of_slice(self) -> float:
@@ -248,7 +255,8 @@ def _larger(advice: Advice, used: _Used, best: SizeOption) -> Advice:
 def _facts(used: _Used) -> str:
     size = format_bytes(used.memory_bytes)
     peak = format_bytes(used.peak_bytes)
-    return f"asked {used.share} = {size}, peak {peak}, busy {used.of_slice:.0%}"
+    busy = f"busy {used.of_slice:.0%}{' (an estimate)' if used.is_estimate else ''}"
+    return f"asked {used.share} = {size}, peak {peak}, {busy}"
 
 
 def _unknown(label: str, spec: str, why: str, hours: float = 0.0) -> Advice:

@@ -56,6 +56,8 @@ class UsageFigures:
         energy_kwh: energy of the GPUs, over `energy_coverage`.
         energy_coverage, activity_coverage: for which part of the time energy and
             activity are known, 0 to 1.
+        energy_estimated_kwh: of `energy_kwh`, what is an estimate; see
+            `UsageRecord.estimated_millijoules`.
         cost: of energy and GPU-hours, as far as prices are set.
         co2e_g: grams of CO2 equivalent.
         is_simulated: hours of simulated devices are among them.
@@ -69,6 +71,7 @@ class UsageFigures:
     peak_bytes: int | None = None
     energy_kwh: float | None = None
     energy_coverage: float | None = None
+    energy_estimated_kwh: float | None = None
     activity_coverage: float | None = None
     cost: float | None = None
     co2e_g: float | None = None
@@ -103,6 +106,7 @@ class UsageTotals:
         gpu_seconds: GPUs held, or watched for the system.
         metered_seconds: of these, those whose energy is known.
         millijoules: that energy.
+        estimated_millijoules: of it, what is an estimate.
         held_seconds: GPUs held by leases.
         share_seconds: that times the share granted.
         cpu_share_seconds: the same for CPUs.
@@ -118,6 +122,7 @@ class UsageTotals:
     gpu_seconds: float = 0.0
     metered_seconds: float = 0.0
     millijoules: int = 0
+    estimated_millijoules: int = 0
     held_seconds: float = 0.0
     share_seconds: float = 0.0
     cpu_share_seconds: float = 0.0
@@ -138,6 +143,7 @@ class UsageTotals:
         self.gpu_seconds += record.seconds
         self.metered_seconds += record.metered_seconds
         self.millijoules += record.millijoules
+        self.estimated_millijoules += record.estimated_millijoules
         if record.lease_id != SYSTEM:
             self._add_held(record)
 
@@ -156,9 +162,17 @@ class UsageTotals:
     @property
     def energy_kwh(self) -> float | None:
         """The energy, over the time that it is known for."""
+        return self._kwh_if_metered(self.millijoules)
+
+    @property
+    def energy_estimated_kwh(self) -> float | None:
+        """What is an estimate of it."""
+        return self._kwh_if_metered(self.estimated_millijoules)
+
+    def _kwh_if_metered(self, millijoules: int) -> float | None:
         if not self.metered_seconds:
             return None
-        return self.millijoules / MILLIJOULES_PER_KWH
+        return millijoules / MILLIJOULES_PER_KWH
 
     def hours_if_watched(self, seconds: float) -> float | None:
         """Seconds in hours; None where no activity is known."""
@@ -184,6 +198,7 @@ def figures(records: Iterable[UsageRecord], rates: Rates) -> UsageFigures:
         peak_bytes=totals.peak_bytes,
         energy_kwh=kwh,
         energy_coverage=_part(totals.metered_seconds, totals.gpu_seconds),
+        energy_estimated_kwh=totals.energy_estimated_kwh,
         activity_coverage=_part(totals.watched_seconds, totals.held_seconds),
         cost=cost_of(gpu_hours, kwh, rates),
         co2e_g=carbon_of(kwh, rates),
@@ -285,7 +300,7 @@ def _most_expensive_first(row: dict[str, Any]) -> tuple[float, float, float, boo
 
 
 def _cell(name: str, records: Sequence[UsageRecord]) -> dict[str, Any]:
-    kwh = figures(records, Rates()).energy_kwh
+    used = figures(records, Rates())
     peaks = [record.peak_bytes for record in records if record.peak_bytes is not None]
     # A cell on two devices runs once: its time is that on one of them.
     by_device: dict[str, float] = {}
@@ -296,6 +311,11 @@ def _cell(name: str, records: Sequence[UsageRecord]) -> dict[str, Any]:
         "cell": name,
         "seconds": max(by_device.values()),
         "busy_seconds": sum(record.busy_seconds for record in records),
-        "energy_wh": None if kwh is None else kwh * 1000,
+        "energy_wh": _watt_hours(used.energy_kwh),
+        "energy_estimated_wh": _watt_hours(used.energy_estimated_kwh),
         "peak_bytes": max(peaks, default=None),
     }
+
+
+def _watt_hours(kwh: float | None) -> float | None:
+    return None if kwh is None else kwh * 1000

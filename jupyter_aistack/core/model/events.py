@@ -18,6 +18,7 @@ class EventKind(StrEnum):
     LEASE_NEAR_MEMORY = "LeaseNearMemory"
     LEASE_OVER_MEMORY = "LeaseOverMemory"
     LEASE_FAULTED = "LeaseFaulted"
+    LEASE_LIMITS_CHANGED = "LeaseLimitsChanged"
     LEASE_EXTENDED = "LeaseExtended"
     LEASE_NOTICED = "LeaseNoticed"
     LEASE_NOTICE_WITHDRAWN = "LeaseNoticeWithdrawn"

@@ -67,7 +67,6 @@ def told_apart(device: Device, holders: Holders) -> Device:
         for use in listed
         if use.pid not in holders.ours and use.pid not in holders.elsewhere
     ]
-    own_bytes = _known_bytes(ours)
     granted_bytes = holders.granted.get(device.id, 0)
     is_listed = device.processes is not None and not any(
         use.pid in holders.elsewhere for use in listed
@@ -75,14 +74,10 @@ def told_apart(device: Device, holders: Holders) -> Device:
     # A device without a lease has nothing of ours, whatever cannot be seen there.
     is_own_known = not granted_bytes or (is_listed and _is_complete(ours))
     is_all_known = is_listed and _is_complete(listed)
+    own_bytes = _known_bytes(ours)
     own_most = own_bytes if is_own_known else max(own_bytes, granted_bytes)
-    foreign = _known_bytes(others)
-    if device.used_bytes is not None:
-        beside_ours = device.used_bytes - own_most
-        tolerated = UNEXPLAINED_BYTES if is_all_known else 0
-        if beside_ours > foreign + tolerated:
-            foreign = beside_ours
-
+    tolerated = UNEXPLAINED_BYTES if is_all_known else 0
+    foreign = _foreign_bytes(device, _known_bytes(others), own_most, tolerated)
     is_exact = is_own_known and device.used_bytes is not None
     is_known = is_all_known or is_exact or foreign > 0
     return replace(
@@ -90,6 +85,16 @@ def told_apart(device: Device, holders: Holders) -> Device:
         own_memory_bytes=own_bytes if is_own_known else None,
         foreign_memory_bytes=foreign if is_known else None,
     )
+
+
+def _foreign_bytes(device: Device, listed: int, own_most: int, tolerated: int) -> int:
+    """What others hold at least: what is listed, or more where what is in use beside
+    the most that leases hold is not explained by it.
+    """
+    if device.used_bytes is None:
+        return listed
+    beside_ours = device.used_bytes - own_most
+    return beside_ours if beside_ours > listed + tolerated else listed
 
 
 def _known_bytes(uses: Iterable[ProcessUse]) -> int:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from fractions import Fraction
 
 from jupyter_aistack.exceptions import InvalidTransition
 
 from .condition import Condition, ConditionKind, Conditions, condition_of
 from .device import Enforcement, Slice, SliceKind
 from .device_state import DeviceState
+from .limit import Limits, limited
 from .request import Holder
 from .spec import Spec
 
@@ -150,6 +152,9 @@ class Lease:
         ends_at: when it ends however often it is renewed, as its user asked; None for
             no such end.
         preemptible: may be ended for others.
+        up_to: the share of each of its devices that it may use while nobody else needs
+            it; None for what was granted.
+        limits: what it may use of each slice now; empty for what was granted.
         enforced_by: what holds it to its size, known once prepared.
         verified: True when checked from inside and found as granted, False when found
             otherwise, None before.
@@ -175,6 +180,8 @@ class Lease:
     expires_at: float
     ends_at: float | None = None
     preemptible: bool = False
+    up_to: Fraction | None = None
+    limits: Limits = ()
     enforced_by: Enforcement | None = None
     verified: bool | None = None
     conditions: Conditions = ()
@@ -204,6 +211,24 @@ class Lease:
         if not self.is_away:
             return self.slices
         return tuple(slice_ for slice_ in self.slices if slice_.kind is SliceKind.CPU)
+
+    @property
+    def effective_slices(self) -> tuple[Slice, ...]:
+        """Its slices, each as large as it may be used now."""
+        if not self.limits:
+            return self.slices
+        return tuple(limited(slice_, self.limits) for slice_ in self.slices)
+
+    @property
+    def elastic_slices(self) -> tuple[Slice, ...]:
+        """Its slices that have a ceiling: shares of GPUs, or where it has none, of the
+        CPU. What it has of the host beside a GPU has none.
+        """
+        if self.up_to is None:
+            return ()
+        shares = [each for each in self.slices if each.kind is SliceKind.SHARE]
+        has_gpu = any(each.kind is not SliceKind.CPU for each in self.slices)
+        return tuple(shares) if has_gpu else self.slices
 
     @property
     def enforcement(self) -> str:

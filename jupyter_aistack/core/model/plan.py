@@ -13,6 +13,7 @@ from .condition import Conditions
 from .device import Inventory, Slice
 from .device_state import DeviceState
 from .lease import Lease, LeaseState, Notice, Outcome
+from .limit import Limits
 from .policy import Policy, SuspendPolicy
 from .request import Request
 from .reservation import Reservation
@@ -31,7 +32,7 @@ class Grant:
     """Give a waiting request these slices.
 
     `conditions` are what its holder should know; `residence` is for a holder who may
-    be suspended.
+    be suspended; `limits` are what it may use at once, where it has a ceiling.
     """
 
     request: Request
@@ -40,6 +41,7 @@ class Grant:
     ends_at: float | None = None
     conditions: Conditions = ()
     residence: DeviceState | None = None
+    limits: Limits = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,16 @@ class TransferAction:
     direction: TransferDirection
 
 
-Action = Grant | Notify | WithdrawNotice | End | Reject | TransferAction
+@dataclass(frozen=True, kw_only=True)
+class SetLimits:
+    """Let the holder of a lease with a ceiling use more or less than before."""
+
+    lease_id: str
+    token: int
+    limits: Limits
+
+
+Action = Grant | Notify | WithdrawNotice | End | Reject | TransferAction | SetLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +183,8 @@ def grant_to_lease(grant: Grant, lease_id: str, token: int, now: float) -> Lease
         expires_at=grant.expires_at,
         ends_at=grant.ends_at,
         preemptible=request.preemptible,
+        up_to=request.up_to,
+        limits=grant.limits,
         conditions=grant.conditions,
         residence=grant.residence,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from functools import cached_property
 
 from .process import ProcessIdentity
@@ -125,6 +126,8 @@ class Request:
         patience_seconds: how long it may wait before it is rejected; 0 is now or never,
             None is for ever.
         preemptible: its lease may be ended for others.
+        up_to: the share of each device that its lease may use while nobody else needs
+            it; None for what is granted.
         submitted_at: seconds since the epoch.
         state: where it stands.
         reason: why it waits or was rejected, in one sentence.
@@ -144,6 +147,7 @@ class Request:
     lease_seconds: float | None = None
     patience_seconds: float | None = None
     preemptible: bool = False
+    up_to: Fraction | None = None
     submitted_at: float
     state: RequestState = RequestState.QUEUED
     reason: str = ""
@@ -165,5 +169,6 @@ class Request:
             holder.allowance,
             self.lease_seconds,
             self.preemptible,
+            str(self.up_to),
             self.priority,
         )

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
+from jupyter_aistack.core.model.ceiling import below_guarantee
 from jupyter_aistack.core.model.device import DeviceKind, Inventory
 from jupyter_aistack.core.model.plan import Snapshot
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.placement.cache import PlacementCache
+from jupyter_aistack.core.placement.sizing import share_of
 from jupyter_aistack.exceptions import (
     QueueClosed,
     QuotaExceeded,
@@ -75,6 +77,7 @@ def admit(
     """Let `request`, which is not in the snapshot yet, in.
 
     Raises:
+        InvalidRequest: its ceiling is below what it is guaranteed on this host.
         UnknownProfile, Unsatisfiable: an idle host could not hold it either.
         QuotaExceeded: the limits of its queue or its user do not allow it, now or ever.
     """
@@ -82,6 +85,7 @@ def admit(
     idle = Snapshot(
         inventory=snapshot.inventory, requests=(patient,), policy=snapshot.policy
     )
+    _check_ceiling(request, snapshot.inventory)
     # What an idle host would not grant either, no state of this host ever will.
     for rejected in plan(idle, now, ttl_seconds=0.0, cache=cache).rejections():
         field = "queue" if rejected.code == QuotaExceeded.__name__ else "spec"
@@ -95,6 +99,19 @@ def admit(
     limit = _check_user(request, snapshot, now) if snapshot.policy.limits else None
     if limit is not None:
         raise QuotaExceeded(limit.reason, frees_at=limit.frees_at)
+
+
+def _check_ceiling(request: Request, inventory: Inventory) -> None:
+    """Refuse a ceiling that no device of this host could have above the guarantee."""
+    ceiling = request.up_to
+    if ceiling is None:
+        return
+    wanted = request.spec.target or DeviceKind.GPU
+    devices = inventory.of_kind(wanted) or inventory.devices
+    guarantees = [share_of(request.spec, device) for device in devices]
+    least = min(guarantees, default=ceiling)
+    if ceiling < least <= 1:
+        raise below_guarantee(ceiling, request.spec, least)
 
 
 def _check_user(request: Request, snapshot: Snapshot, now: float) -> QuotaCheck | None:

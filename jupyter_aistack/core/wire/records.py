@@ -14,6 +14,7 @@ from jupyter_aistack.core.model.device import Device, MIGInstance, Slice
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, Notice
+from jupyter_aistack.core.model.limit import SliceLimit
 from jupyter_aistack.core.model.policy import IdlePolicy, Queue
 from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -55,6 +56,11 @@ HOLDER = WIRE.record(
     # What only those need who look for its process.
     hidden=["pid_started_at", "host_name", "boot_id", "pid_namespace", "allowance"],
     sources={"host": "shown_host"},
+)
+SLICE_LIMIT = WIRE.record(
+    SliceLimit,
+    # What only those need who act on memory above it.
+    hidden=["lowered_at", "lowered_from_bytes"],
 )
 SLICE = WIRE.record(Slice, hidden=["gpu_slices", "compute_slices"])
 NOTICE = WIRE.record(Notice)

@@ -101,6 +101,12 @@ _REQUEST_BODY = _object(
         "lease_seconds": SECONDS,
         "patience_seconds": PATIENCE,
         "preemptible": FLAG,
+        "up_to": {
+            **TEXT,
+            "description": "The share of each device that the lease may use while nobody"
+            " else needs it; empty for what is granted.",
+            "examples": ["1/1"],
+        },
         "idempotency_key": {
             "type": "string",
             "maxLength": 512,
@@ -120,6 +126,7 @@ _FIGURES: JSON = {
     "peak_bytes": _or_null(COUNT),
     "energy_kwh": _KNOWN,
     "energy_coverage": _KNOWN,
+    "energy_estimated_kwh": _KNOWN,
     "activity_coverage": _KNOWN,
     "cost": _KNOWN,
     "co2e_g": _KNOWN,
@@ -136,6 +143,7 @@ _CELL: JSON = {
             "seconds": NUMBER,
             "busy_seconds": NUMBER,
             "energy_wh": _KNOWN,
+            "energy_estimated_wh": _KNOWN,
             "peak_bytes": _or_null(COUNT),
         }
     ),
@@ -143,7 +151,12 @@ _CELL: JSON = {
 _LEASE_USAGE: JSON = {
     "title": "LeaseUsage",
     **_object(
-        {"gpu_seconds": NUMBER, "metered_seconds": NUMBER, "energy_joules": NUMBER}
+        {
+            "gpu_seconds": NUMBER,
+            "metered_seconds": NUMBER,
+            "energy_joules": NUMBER,
+            "energy_estimated_joules": NUMBER,
+        }
     ),
 }
 _ADVICE = _object(

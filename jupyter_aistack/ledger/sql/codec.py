@@ -23,6 +23,7 @@ from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease, Notice
+from jupyter_aistack.core.model.limit import Limits, SliceLimit
 from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.spec import Spec, parse_spec
@@ -32,6 +33,7 @@ from jupyter_aistack.ledger.lease_end import due_at
 
 FIXED_OF_LEASE = frozenset(
     {"id", "request_id", "spec", "slices", "queue", "granted_at", "preemptible"}
+    | {"up_to"}
 )
 """Columns of a lease that never change; any other may, so a row is the same only while
 those are.
@@ -46,6 +48,7 @@ FIXED_OF_QUEUED = frozenset(
         "lease_seconds",
         "patience_seconds",
         "preemptible",
+        "up_to",
     }
     | {"submitted_at", "state", "reason", "code", "lease_id", "idempotency_key"}
 )
@@ -75,6 +78,7 @@ _HOLDER = _INSIDE.record(Holder, sparse=True)
 _INSIDE.record(Slice)
 _INSIDE.record(Notice)
 _INSIDE.record(Condition)
+_INSIDE.record(SliceLimit)
 _INSIDE.record(DeviceState)
 
 
@@ -112,6 +116,7 @@ _COLUMNS = Converters(
         Holder: replace(_json_column(Holder), read=_holder_from_json),
         tuple[Slice, ...]: _json_column(tuple[Slice, ...], is_cached=True),
         Conditions: _json_column(Conditions, is_cached=True),
+        Limits: _json_column(Limits, is_cached=True),
         Notice: _json_column(Notice),
         DeviceState: _json_column(DeviceState),
         tuple[float, ...]: _json_column(tuple[float, ...]),

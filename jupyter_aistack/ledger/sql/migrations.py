@@ -8,6 +8,8 @@ ran. Version 6 keeps the conditions of leases, which were one note before, and t
 of the error for which a request was rejected. Version 7 knows the keys of those who ask,
 and ends no lease for want of a renewal. Version 8 knows machines by what they are, and
 what they are called only for people. Version 9 knows whose kernels the cells ran in.
+Version 10 knows how much of the energy that was charged is an estimate. Version 11 knows
+up to what leases may use a device, and what they may use of it now.
 """
 
 from __future__ import annotations
@@ -181,6 +183,22 @@ def _add_users_of_cells(connection: sa.Connection) -> None:
     )
 
 
+def _add_estimates(connection: sa.Connection) -> None:
+    # What was charged before counts as measured, as it did then.
+    connection.exec_driver_sql(
+        "ALTER TABLE aistack_charges"
+        " ADD COLUMN estimated_millijoules BIGINT NOT NULL DEFAULT 0"
+    )
+
+
+def _add_ceilings(connection: sa.Connection) -> None:
+    for table in ("aistack_requests", "aistack_leases"):
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN up_to TEXT")
+    connection.exec_driver_sql(
+        "ALTER TABLE aistack_leases ADD COLUMN limits TEXT NOT NULL DEFAULT '[]'"
+    )
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_due_at,
     _add_use,
@@ -190,6 +208,8 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_idempotency_keys,
     _add_hosts,
     _add_users_of_cells,
+    _add_estimates,
+    _add_ceilings,
 )
 """In order: the first turns version 1 into version 2. Never edit a migration that has
 been released; append.

@@ -38,6 +38,7 @@ requests = sa.Table(
     sa.Column("lease_seconds", sa.Double),
     sa.Column("patience_seconds", sa.Double),
     sa.Column("preemptible", sa.Boolean, nullable=False),
+    sa.Column("up_to", sa.Text),
     sa.Column("submitted_at", sa.Double, nullable=False),
     sa.Column("state", sa.Text, nullable=False, index=True),
     sa.Column("reason", sa.Text, nullable=False),
@@ -62,6 +63,8 @@ leases = sa.Table(
     sa.Column("expires_at", sa.Double, nullable=False),
     sa.Column("ends_at", sa.Double),
     sa.Column("preemptible", sa.Boolean, nullable=False),
+    sa.Column("up_to", sa.Text),
+    sa.Column("limits", sa.Text, nullable=False),  # JSON
     sa.Column("enforced_by", sa.Text),
     sa.Column("verified", sa.Boolean),
     sa.Column("conditions", sa.Text, nullable=False),  # JSON
@@ -141,6 +144,7 @@ charges = sa.Table(
     sa.Column("share_seconds", sa.Double, nullable=False),
     sa.Column("millijoules", sa.BigInteger, nullable=False),
     sa.Column("metered_seconds", sa.Double, nullable=False),
+    sa.Column("estimated_millijoules", sa.BigInteger, nullable=False),
     sa.Column("busy_seconds", sa.Double, nullable=False),
     sa.Column("levels", sa.Text, nullable=False),  # JSON
     sa.Column("byte_seconds", sa.Double, nullable=False),

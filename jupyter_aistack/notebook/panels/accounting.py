@@ -55,7 +55,7 @@ def _week_row(week: JSON) -> tuple[str, ...]:
         week["week"],
         f"{week['gpu_hours']:.2f}",
         number_text(week["gpu_hours_used"], 2),
-        number_text(week["energy_kwh"], 3),
+        _about(number_text(week["energy_kwh"], 3), week["energy_estimated_kwh"]),
         number_text(week["cost"], 2),
         number_text(week["co2e_g"], 0),
     )
@@ -82,7 +82,11 @@ def _energy(total: JSON) -> str:
     partly = ""
     if coverage < FULL_COVERAGE:
         partly = f", known for {coverage:.0%} of the time"
-    return _watt_hours(kwh * 1000) + partly
+    return _watt_hours(kwh * 1000) + partly + _estimate(total["energy_estimated_kwh"])
+
+
+def _estimate(kwh: float | None) -> str:
+    return f", {_watt_hours(kwh * 1000)} of it an estimate" if kwh else ""
 
 
 def _cells_part(cells: Sequence[JSON]) -> tuple[Panel, ...]:
@@ -102,10 +106,15 @@ def _cell_row(cell: JSON) -> tuple[str, ...]:
     number = cell["cell"].partition(":")[0]
     return (
         f"[{number}]",
-        _watt_hours(cell["energy_wh"]),
+        _about(_watt_hours(cell["energy_wh"]), cell["energy_estimated_wh"]),
         format_duration(cell["seconds"]),
         bytes_text(cell["peak_bytes"]),
     )
+
+
+def _about(text: str, estimated: float | None) -> str:
+    """A figure, marked where a part of it is an estimate."""
+    return f"about {text}" if estimated else text
 
 
 def _watt_hours(value: float | None) -> str:

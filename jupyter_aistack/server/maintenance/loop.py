@@ -156,7 +156,7 @@ def renew_leases(
     """
     state = broker.host_state.read()
     if not state.leases and not state.requests:
-        broker.flush_usage()
+        broker.record_usage()
         return
     # Requests first: a lease that is released would go to the next request of the same
     # dead kernel.

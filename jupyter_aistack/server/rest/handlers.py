@@ -29,6 +29,7 @@ REQUEST_FIELDS = frozenset(
         "lease_seconds",
         "patience_seconds",
         "preemptible",
+        "up_to",
         "idempotency_key",
     }
 )

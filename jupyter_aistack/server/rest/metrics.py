@@ -237,7 +237,7 @@ class _ChargeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield self._devices()
-        yield self._leases()
+        yield from self._leases()
         yield from self._users()
 
     def _devices(self) -> Metric:
@@ -256,17 +256,22 @@ class _ChargeCollector(Collector):
             ],
         )
 
-    def _leases(self) -> Metric:
+    def _leases(self) -> Iterator[Metric]:
         leases = {lease.id: lease for lease in self._figures.leases}
         live = [total for total in self._charged if total.lease_id in leases]
-        return _counter(
+        labels = [_lease_labels(self._host, leases[each.lease_id]) for each in live]
+        yield _counter(
             "aistack_lease_energy_joules",
             "Energy charged to a live lease.",
             LEASE_LABELS,
-            [
-                (_lease_labels(self._host, leases[total.lease_id]), _joules(total))
-                for total in live
-            ],
+            list(zip(labels, map(_joules, live), strict=True)),
+        )
+        yield _counter(
+            "aistack_lease_energy_estimated_joules",
+            "Of that energy, what is an estimate: work of several leases, divided by "
+            "granted share.",
+            LEASE_LABELS,
+            list(zip(labels, map(_estimated_joules, live), strict=True)),
         )
 
     def _users(self) -> Iterator[Metric]:
@@ -276,10 +281,13 @@ class _ChargeCollector(Collector):
 
         seconds: Rows = []
         joules: Rows = []
+        estimated: Rows = []
         for user, totals in by_user.items():
             labels = (self._host, user or SYSTEM_USER)
             joules.append((labels, _sum_known(map(_joules, totals))))
             if user:
+                parts = map(_estimated_joules, totals)
+                estimated.append((labels, _sum_known(parts)))
                 seconds.append((labels, sum(total.gpu_seconds for total in totals)))
 
         yield _counter(
@@ -294,6 +302,13 @@ class _ChargeCollector(Collector):
             "system's.",
             USER_LABELS,
             joules,
+        )
+        yield _counter(
+            "aistack_user_energy_estimated_joules",
+            "Of that energy, what is an estimate: work of several leases, divided by "
+            "granted share.",
+            USER_LABELS,
+            estimated,
         )
         rate = self._rates.carbon_g_per_kwh
         if rate is not None:
@@ -311,6 +326,11 @@ def _grams(joules: float | None, rate: float) -> float | None:
 
 def _joules(total: ChargedTotals) -> float | None:
     return None if total.millijoules is None else total.millijoules / 1000
+
+
+def _estimated_joules(total: ChargedTotals) -> float | None:
+    """Unknown where the energy is."""
+    return None if total.millijoules is None else total.estimated_millijoules / 1000
 
 
 def _sum_known(values: Iterable[float | None]) -> float | None:

@@ -25,10 +25,14 @@ export function Energy(props: {
   const { lease, trans } = props;
   const sums = useLeaseSums(lease, props.usageSummary);
   const wattHours = sums && wattHoursOf(sums);
-  return wattHours === null ? null : (
+  if (sums === null || wattHours === null) {
+    return null;
+  }
+  const energy = formatEnergy(wattHours);
+  return (
     <>
       <dt>{trans.__('Energy')}</dt>
-      <dd>{formatEnergy(wattHours)}</dd>
+      <dd>{isEstimate(sums) ? trans.__('%1, an estimate', energy) : energy}</dd>
     </>
   );
 }
@@ -38,6 +42,11 @@ export function wattHoursOf(sums: ILeaseUsage): number | null {
   const isCovered =
     sums.gpu_seconds > 0 && sums.metered_seconds >= COVERED * sums.gpu_seconds;
   return isCovered ? sums.energy_joules / JOULES_PER_WH : null;
+}
+
+/** Whether a part of it is work of several slices, divided among them by their size. */
+function isEstimate(sums: ILeaseUsage): boolean {
+  return sums.energy_estimated_joules > 0;
 }
 
 function useLeaseSums(

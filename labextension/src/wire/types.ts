@@ -120,6 +120,13 @@ export interface ISlice {
 export type LeaseState =
   'granted' | 'active' | 'suspended' | 'releasing' | 'ended';
 
+export interface ISliceLimit {
+  device_id: string;
+  fraction: string;
+  memory_bytes: number;
+  cores: number[];
+}
+
 export type ConditionKind =
   | 'DeviceFault'
   | 'MemoryExceeded'
@@ -195,6 +202,8 @@ export interface ILease {
   expires_at: number;
   ends_at: number | null;
   preemptible: boolean;
+  up_to: string | null;
+  limits: ISliceLimit[];
   enforced_by: Enforcement | null;
   enforcement: string;
   verified: boolean | null;
@@ -221,6 +230,7 @@ export interface IRequest {
   lease_seconds: number | null;
   patience_seconds: number | null;
   preemptible: boolean;
+  up_to: string | null;
   submitted_at: number;
   state: RequestState;
   reason: string;
@@ -257,6 +267,7 @@ export interface ILeaseUsage {
   gpu_seconds: number;
   metered_seconds: number;
   energy_joules: number;
+  energy_estimated_joules: number;
 }
 
 export interface IUsageSummary {
@@ -316,5 +327,6 @@ export interface IRequestBody {
   lease_seconds?: number | null;
   patience_seconds?: number | null;
   preemptible?: boolean;
+  up_to?: string;
   idempotency_key?: string;
 }

@@ -50,6 +50,7 @@ import type {
   IRequested,
   IReservation,
   ISlice,
+  ISliceLimit,
   ISnapshot,
   IStreamError,
   ISuspendCapability,
@@ -164,6 +165,13 @@ export const slice = shape<ISlice>({
   cores: list(number)
 });
 
+export const sliceLimit = shape<ISliceLimit>({
+  device_id: text,
+  fraction: text,
+  memory_bytes: number,
+  cores: list(number)
+});
+
 export const condition = shape<ICondition>({
   kind: conditionKind,
   severity,
@@ -208,6 +216,8 @@ export const lease = shape<ILease>({
   expires_at: number,
   ends_at: nullable(number),
   preemptible: flag,
+  up_to: nullable(text),
+  limits: list(sliceLimit),
   enforced_by: nullable(enforcement),
   enforcement: text,
   verified: nullable(flag),
@@ -232,6 +242,7 @@ export const request = shape<IRequest>({
   lease_seconds: nullable(number),
   patience_seconds: nullable(number),
   preemptible: flag,
+  up_to: nullable(text),
   submitted_at: number,
   state: requestState,
   reason: text,
@@ -267,7 +278,8 @@ export const usage = shape<IUsage>({
 export const leaseUsage = shape<ILeaseUsage>({
   gpu_seconds: number,
   metered_seconds: number,
-  energy_joules: number
+  energy_joules: number,
+  energy_estimated_joules: number
 });
 
 export const usageSummary = shape<IUsageSummary>({

@@ -182,6 +182,16 @@ def test_bad_payloads_name_the_field(
 # -- bills -----------------------------------------------------------------------------
 
 
+def test_a_bill_and_a_report_say_what_is_an_estimate(service: Service) -> None:
+    wrote(service, charge(cell="3:ab", estimated_millijoules=900_000_000))
+    bill = service.call("bill", {}, ANN)
+    assert bill["leases"]["l-ann"]["energy_estimated_joules"] == 9e5
+    assert bill["total"]["energy_estimated_kwh"] == 0.25
+    assert bill["cells"][0]["energy_estimated_wh"] == 250.0
+    report = service.call("report", {}, ANN)
+    assert report["lines"][0]["energy_estimated_kwh"] == 0.25
+
+
 def test_a_bill_is_of_the_kernel_or_of_its_notebook(service: Service) -> None:
     earlier = charge(
         owner="kernel-0", lease_id="l-0", day=TODAY - 7, peak_bytes=9 * GIB
@@ -195,6 +205,7 @@ def test_a_bill_is_of_the_kernel_or_of_its_notebook(service: Service) -> None:
             "gpu_seconds": 14400.0,
             "metered_seconds": 14400.0,
             "energy_joules": 7.2e6,
+            "energy_estimated_joules": 0.0,
         }
     }
     notebook = service.call("bill", {"notebook": True}, ANN)

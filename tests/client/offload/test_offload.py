@@ -13,6 +13,8 @@ import jupyter_aistack as aistack
 from jupyter_aistack.client.offload import tensor_state as module
 from jupyter_aistack.client.offload.cuda import Cpu, Cuda
 from jupyter_aistack.client.offload.tensor_state import Offload
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.suspend import host_memory
 from jupyter_aistack.exceptions import InvalidRequest, LeaseError
 from tests.fakes.pinned_host import PinningCpu
 
@@ -373,10 +375,25 @@ def test_no_room_on_the_device_loses_nothing_and_may_be_tried_again(
 def test_no_room_on_the_host_moves_nothing(
     offload: Offload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(module, "available_bytes", lambda _: 1000)
     with pytest.raises(LeaseError, match="would not fit into the 600 B of host memory"):
         offload.suspend()
     assert not offload.is_suspended
+
+
+def test_the_host_memory_that_its_server_is_set_to_is_what_it_may_take(
+    offload: Offload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def available(host_bytes: int | None) -> int:
+        return 1000 if host_bytes is None else 1000 + host_bytes
+
+    monkeypatch.setattr(module, "available_bytes", available)
+    monkeypatch.setenv(host_memory.SHARE, "0.25")
+    with pytest.raises(LeaseError, match="would not fit into the 250 B of host memory"):
+        offload.suspend()
+    monkeypatch.setenv(host_memory.BYTES, str(GIB))
+    with offload.suspended() as moved:
+        assert moved.size_bytes > 250
 
 
 def test_a_host_that_gives_no_memory_moves_nothing(
@@ -473,11 +490,11 @@ def test_pinned_memory_is_what_was_counted_to_the_byte(
     offload = Offload((tensors,), device, keep_host=True)
     missing = offload._arena.missing_bytes(sizes)
     # The share of what is available that may be used is 60 %.
-    monkeypatch.setattr(module, "available_bytes", lambda: missing * 5 // 3 - 2)
+    monkeypatch.setattr(module, "available_bytes", lambda _: missing * 5 // 3 - 2)
     with pytest.raises(LeaseError, match="would not fit"):
         offload.suspend()
     assert device.taken == 0
-    monkeypatch.setattr(module, "available_bytes", lambda: missing * 5 // 3 + 2)
+    monkeypatch.setattr(module, "available_bytes", lambda _: missing * 5 // 3 + 2)
     with offload.suspended():
         assert device.taken == offload.host_bytes == missing
         assert missing < 2 * max(sum(sizes), 64 * len(sizes))

@@ -348,6 +348,25 @@ def test_a_cell_whose_kernel_died_ends_when_the_next_one_begins():
     assert (paid["l-a9:dead"].seconds, paid["l-a1:new"].seconds) == (4.0, 6.0)
 
 
+def test_work_that_was_divided_by_share_is_marked_and_the_idle_part_is_not():
+    leases = [lease("l-a"), lease("l-b")]
+    work = {"busy": {"l-a": 0.3, "l-b": 0.3}, "others": 0.0}
+    cells = [cell("3:ab", 5, None)]
+    shared = gone(**work, estimated=frozenset({"l-a", "l-b"}))
+    paid = bill(shared, leases, cells=cells)
+    # 40 J idle, a quarter of it each lease's; 60 J dynamic, half of it each.
+    assert [
+        (paid[name].millijoules, paid[name].estimated_millijoules)
+        for name in ("l-a", "l-a3:ab", "l-b", SYSTEM)
+    ] == [(5_000, 0), (35_000, 30_000), (40_000, 30_000), (20_000, 0)]
+    measured = bill(gone(**work), leases)
+    assert {each.estimated_millijoules for each in measured.values()} == {0}
+    unwatched = replace(shared, is_watched=False)
+    assert bill(unwatched, leases)["l-a"].estimated_millijoules == 0
+    both = added(paid["l-b"], paid["l-a3:ab"])
+    assert both.estimated_millijoules == 60_000
+
+
 def test_without_cells_the_lease_keeps_its_work():
     paid = bill(gone(busy={"l-a": 0.3}, others=0.0), [lease()])
     assert paid["l-a"].millijoules == 70_000

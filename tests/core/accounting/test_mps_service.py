@@ -11,14 +11,22 @@ A = frozenset({11, 12})
 B = frozenset({21})
 
 
-def test_what_an_mps_server_does_is_its_clients_work() -> None:
-    def service(**clients: float) -> MPSService:
-        return MPSService(
-            leases=frozenset({"l-a", "l-b"}),
-            servers=frozenset({7}),
-            clients={f"l-{name}": share for name, share in clients.items()},
-        )
+def service(**clients: float) -> MPSService:
+    return MPSService(
+        leases=frozenset({"l-a", "l-b"}),
+        servers=frozenset({7}),
+        clients={f"l-{name}": share for name, share in clients.items()},
+    )
 
+
+def test_work_is_an_estimate_where_it_is_divided_among_several_clients() -> None:
+    several = service(a=0.5, b=0.25)
+    assert several.estimated(0.8) == {"l-a", "l-b"}
+    assert several.estimated(0.0) == frozenset(), "there is nothing to divide"
+    assert service(a=0.5).estimated(0.8) == frozenset()
+
+
+def test_what_an_mps_server_does_is_its_clients_work() -> None:
     pids = {"l-a": A, "l-b": B}
     alone = activity_by_process({7: 0.8}, pids, service(a=0.25))
     assert alone == ({"l-a": pytest.approx(0.8), "l-b": 0.0}, 0.0)

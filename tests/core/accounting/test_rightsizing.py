@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,6 +59,14 @@ def test_a_slice_that_is_mostly_empty_could_be_smaller():
         == "asked 1/2 = 70.0 GiB, peak 9.3 GiB, busy 14%: 1/8 would do; saves 1.9 GPU-h a week"
     )
     assert advice.as_dict()["saved_gpu_hours"] == pytest.approx(1.875)
+
+
+def test_an_estimate_is_told_and_does_not_show_that_more_is_needed():
+    shared = charge(0.25, busy=0.5, spec="1/4", estimated_millijoules=1)
+    advice = told(shared)
+    assert (advice.verdict, advice.advised) == ("fits", "")
+    assert "busy 100% (an estimate)" in advice.text
+    assert told(replace(shared, estimated_millijoules=0)).verdict == "more"
 
 
 def test_hours_saved_are_of_a_week():

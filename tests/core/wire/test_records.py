@@ -16,6 +16,8 @@ HIDDEN = {
     # They tell processes apart, on their host only; its name is sent in place of its id.
     "Holder": {"pid_started_at", "host_name", "boot_id", "pid_namespace", "allowance"},
     "Request": {"idempotency_key"},  # the asker's own name for it
+    # Only those need it who act on memory above a limit.
+    "SliceLimit": {"lowered_at", "lowered_from_bytes"},
     "Slice": {"gpu_slices", "compute_slices"},  # known from its profile
     "DeviceState": {
         "is_checked",

@@ -383,6 +383,9 @@ def make_first_version(url: str) -> None:
                 f"ALTER TABLE aistack_leases DROP COLUMN {column}"
             )
         connection.exec_driver_sql("ALTER TABLE aistack_leases DROP COLUMN conditions")
+        connection.exec_driver_sql("ALTER TABLE aistack_leases DROP COLUMN limits")
+        for table in ("aistack_leases", "aistack_requests"):
+            connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN up_to")
         connection.exec_driver_sql(
             "ALTER TABLE aistack_leases ADD COLUMN note TEXT NOT NULL DEFAULT ''"
         )

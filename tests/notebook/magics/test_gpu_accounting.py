@@ -236,6 +236,16 @@ def test_usage_shows_what_the_kernel_and_its_cells_have_used(
     assert "cost" not in shown, "without a price there is none"
 
 
+def test_usage_marks_what_is_an_estimate(
+    shell: InteractiveShell, broker: client.Client
+):
+    estimated = charge(cell="3:ab", estimated_millijoules=900_000)
+    books_of(broker).ledger.settle(UsageSummary(charges=(estimated,)))
+    shown = gpu(shell, "usage")
+    assert "1.000 Wh, 0.250 Wh of it an estimate" in shown
+    assert "about 1.000 Wh" in shown
+
+
 def test_usage_of_the_week_is_the_notebooks(
     shell: InteractiveShell, used: None, capsys: pytest.CaptureFixture[str]
 ):
@@ -277,6 +287,7 @@ def test_what_is_unknown_is_not_shown_as_zero():
             "peak_bytes",
             "energy_kwh",
             "energy_coverage",
+            "energy_estimated_kwh",
         )
     )
     total |= {"gpu_hours": 1.0, "is_simulated": True, "cost": 2.5, "co2e_g": None}

@@ -131,7 +131,21 @@ def test_on_mig_each_instance_has_its_multiprocessors_activity(
     assert result.others == pytest.approx(0.25 * 48 / 64), (
         "an instance that nobody holds"
     )
-    assert result.millijoules == 4000
+    assert (result.millijoules, result.estimated) == (4000, frozenset())
+
+
+def test_what_an_instance_did_for_two_leases_one_after_the_other_is_an_estimate(
+    fake_nvml, lease
+) -> None:
+    child = fake_nvml.python(mig_state(0, 0, 0, 48), SETUP)
+    device = child("provider.discover('box')[0]")
+    own = lease(slice_of(device, device.mig[0]))
+    held = {"l-a": own, "l-b": own, "l-c": lease(slice_of(device, device.mig[1]))}
+    look(child, held, {}, device)
+    fake_nvml.change(mig_state(50 * 4000, 100 * 1000, 4000, 48))
+    result = look(child, held, {}, device)
+    assert result.busy["l-a"] == result.busy["l-b"]
+    assert result.estimated == {"l-a", "l-b"}
 
 
 def test_on_mig_without_gpm_activity_is_unknown(fake_nvml, lease) -> None:
@@ -209,9 +223,11 @@ def test_the_work_of_an_mps_server_is_its_one_clients(fake_nvml, lease) -> None:
     result = look(child, held, pids)
     assert result.busy == {"l-a": pytest.approx(0.8), "l-b": 0.0}
     assert (result.others, result.memory) == (0.0, {"l-a": GIB, "l-b": 0})
+    assert result.estimated == frozenset(), "it is all of one lease"
     fake_nvml.change(state + process(21, GIB, type="M"))
     result = look(child, held, pids)
     assert result.busy == {"l-a": pytest.approx(1.6 / 3), "l-b": pytest.approx(0.8 / 3)}
+    assert result.estimated == {"l-a", "l-b"}
     used = child(
         "usage(provider, held, pids, {'GPU-0': device})",
         held=held,

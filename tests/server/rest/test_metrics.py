@@ -138,8 +138,16 @@ def test_energy_is_counted_for_devices_users_and_live_leases_only() -> None:
         gpu(1), gpu(2, simulated=True), leases=(lease(),), device_usage=used
     )
     charged = [
-        ChargedTotals(user="ann", lease_id="l-1", millijoules=3_000, gpu_seconds=2.0),
-        ChargedTotals(user="ann", millijoules=4_000, gpu_seconds=5.0),
+        ChargedTotals(
+            user="ann",
+            lease_id="l-1",
+            millijoules=3_000,
+            estimated_millijoules=500,
+            gpu_seconds=2.0,
+        ),
+        ChargedTotals(
+            user="ann", millijoules=4_000, estimated_millijoules=250, gpu_seconds=5.0
+        ),
         ChargedTotals(user="bob", gpu_seconds=1.0),
         ChargedTotals(user="", millijoules=9_000),
     ]
@@ -159,6 +167,8 @@ def test_energy_is_counted_for_devices_users_and_live_leases_only() -> None:
     assert values["aistack_user_energy_joules"] == {"(system)": 9.0, "ann": 7.0}, (
         "bob's is not known, and not zero"
     )
+    assert values["aistack_lease_energy_estimated_joules"] == {"ann": 0.5}
+    assert values["aistack_user_energy_estimated_joules"] == {"ann": 0.75}
     assert values["aistack_user_gpu_seconds"] == {"ann": 7.0, "bob": 1.0}
     assert values["aistack_user_co2e_grams"] == {"(system)": 9.0, "ann": 7.0}
     assert "aistack_user_co2e_grams" not in read(

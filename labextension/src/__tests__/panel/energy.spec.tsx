@@ -6,7 +6,12 @@ import { Energy, wattHoursOf } from '../../panel/energy';
 import type { IUsageSummary, ILease } from '../../wire/types';
 import { KERNEL, sampleSnapshot, trans } from '../fakes';
 
-const SUMS = { gpu_seconds: 100, metered_seconds: 96, energy_joules: 17_100 };
+const SUMS = {
+  gpu_seconds: 100,
+  metered_seconds: 96,
+  energy_joules: 17_100,
+  energy_estimated_joules: 0
+};
 
 let asked: string[];
 let node: HTMLElement;
@@ -45,6 +50,14 @@ it('shows what the books have charged the slice', async () => {
   await show(lease, { leases: { 'l-tour': SUMS } });
   expect(asked).toEqual([KERNEL]);
   expect(node.textContent).toBe('Energy4.8 Wh');
+  act(() => root.unmount());
+});
+
+it('marks what is an estimate in part', async () => {
+  const [lease] = sampleSnapshot().leases;
+  const sums = { ...SUMS, energy_estimated_joules: 1 };
+  await show(lease, { leases: { 'l-tour': sums } });
+  expect(node.textContent).toBe('Energy4.8 Wh, an estimate');
   act(() => root.unmount());
 });
 
