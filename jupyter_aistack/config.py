@@ -51,9 +51,9 @@ class AIStack(LoggingConfigurable):
 
     ledger_url = Unicode(
         help="""Where leases are written down, as an SQLAlchemy URL: ``sqlite:////srv/aistack/ledger.sqlite`` for one
-        host, ``postgresql+psycopg://user@db/aistack`` for several, ``memory:`` for a trial. The environment variable
-        AISTACK_LEDGER goes first; the default is an SQLite file in Jupyter's data directory. Passwords belong into
-        a file that PGPASSFILE, or ``?passfile=`` in the URL, names.""",
+        host, in a folder that is there; ``postgresql+psycopg://user@db/aistack`` for several; ``memory:`` for a trial.
+        The environment variable AISTACK_LEDGER goes first; the default is an SQLite file in Jupyter's data directory.
+        Passwords belong into a file that PGPASSFILE, or ``?passfile=`` in the URL, names.""",
     ).tag(config=True)
 
     providers = Unicode(

@@ -89,7 +89,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_cli.py": {
         "cli.__main__",
         "cli.connection",
-        "cli.host",
         "cli.leases",
         "cli.output",
         "cli.queues",
@@ -106,7 +105,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "client.lease_guard",
         "client.lease_handle",
         "client.transports",
-        "client.waiting",
         "client.wire",
     },
     "compute/clusters/test_cluster_interrupts.py": {"compute.clusters.interruptible"},

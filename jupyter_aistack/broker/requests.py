@@ -141,6 +141,14 @@ class Requests:
             idempotency_key=idempotency_key,
         )
         self._admit(request)
+        return _answer(self._decide(request))
+
+    def _decide(self, request: Request) -> Request:
+        """Write a request down, and what a cycle makes of it at once.
+
+        Raises:
+            Refused: its process has ended meanwhile, or it has been taken back.
+        """
         self._host_state.show_presence()
         try:
             written = self._host_state.ledger.submit(request)
@@ -152,7 +160,7 @@ class Requests:
             # nor release the lease it may have become.
             self._withdrawals.withdraw(request.id)
             raise
-        return _answer(decided)
+        return decided
 
     def _known(self, user: str, key: str) -> Request | None:
         """What has become of the request of a key, if there is one."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from jupyter_aistack._version import __version__
 from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.system.standard_streams import tell
 
 from . import accounting, host, leases, mig, queues
 from .process import EXIT_ERROR, run_to_exit_code
@@ -40,7 +41,7 @@ def _run(words: Sequence[str]) -> int:
     except AIStackError as error:
         if options.json:
             print(json.dumps({"error": error.as_dict()}))
-        print(f"jupyter aistack: {printable(error.message)}", file=sys.stderr)
+        tell(f"jupyter aistack: {printable(error.message)}")
         return EXIT_ERROR
 
 
@@ -277,8 +278,6 @@ def _demo(options: argparse.Namespace) -> int:
 
     if not options.json:
         return open_lab(options.dir.resolve(), browser=not options.no_browser)
-    result = run_headless(
-        lambda line: print(line, file=sys.stderr, flush=True), notebook=options.notebook
-    )
+    result = run_headless(tell, notebook=options.notebook)
     print(json.dumps(result))
     return 0

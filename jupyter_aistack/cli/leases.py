@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.system.standard_streams import tell
 
 from .connection import connect
 from .output import device_state_text, moment, show
@@ -34,7 +34,7 @@ def request(options: argparse.Namespace) -> int:
     from jupyter_aistack.system.command_guard import CommandGuard
 
     def on_wait(position: int | None, reason: str) -> None:
-        print(f"waiting, number {position}: {printable(reason)}", file=sys.stderr)
+        tell(f"waiting, number {position}: {printable(reason)}")
 
     with CommandGuard() as guard:
         handle = connect().request(
@@ -48,7 +48,7 @@ def request(options: argparse.Namespace) -> int:
         )
         with handle:
             handle.bind(os.getpid(), pid=guard.pid)
-            print(printable(repr(handle)), file=sys.stderr)
+            tell(printable(repr(handle)))
             exit_code = _run(options.command, guard)
         if options.json:
             print(json.dumps({"lease": handle.lease, "exit_code": exit_code}))

@@ -6,11 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+from jupyter_aistack.system.standard_streams import (
+    drop_unwritten,
+    open_closed_streams,
+    tell,
+)
 
 EXIT_ERROR = 2
 SIGNALLED = 128
@@ -29,23 +34,35 @@ def run_to_exit_code(command: Callable[[], int]) -> int:
     """Run a command to its exit code: what its output is written to may close or fill
     up, and a signal to end is as Ctrl-C, so that nothing is left behind.
     """
+    open_closed_streams()
     with _ended_by_signals() as ended_by:
         try:
             _accept_any_text()
-            exit_code = command()
-            sys.stdout.flush()
-            return exit_code
+            return _written_out(command)
         except KeyboardInterrupt:
-            _say("interrupted")
+            tell("interrupted")
             return SIGNALLED + next(iter(ended_by), signal.SIGINT)
         except OSError as error:
             if error.errno not in _LOST_OUTPUT:
                 raise
-            _drop_output()
             if error.errno == errno.EPIPE:  # who read has enough, as `head` does
                 return SIGNALLED + getattr(signal, "SIGPIPE", 13)
-            _say(f"jupyter aistack: the output cannot be written: {error.strerror}")
+            tell(f"jupyter aistack: the output cannot be written: {error.strerror}")
             return EXIT_ERROR
+        finally:
+            drop_unwritten(sys.stdout)
+            drop_unwritten(sys.stderr)
+
+
+def _written_out(command: Callable[[], int]) -> int:
+    """Run a command until all of its output is written, also a parser's help."""
+    try:
+        exit_code = command()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return exit_code
 
 
 @contextlib.contextmanager
@@ -75,16 +92,3 @@ def _accept_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr)
-
-
-def _drop_output() -> None:
-    """Let Python flush into nothing what cannot be written."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

@@ -133,7 +133,8 @@ class Client:
                 this process's work.
             attach: give it to this very process (environment, cores, threads) and
                 verify that it took.
-            on_wait: called with position and reason while it waits.
+            on_wait: called with position and reason while it waits; None for a line on
+                stderr where it takes longer than a moment.
 
         Raises:
             InvalidRequest: spec, queue, timeout or duration cannot be understood.

@@ -24,7 +24,7 @@ from . import notices, process_leases
 from .durations import lease_seconds
 from .runtime import attach as attaching
 from .transports import JSON
-from .waiting import check_waiting, pauses_until
+from .waiting import WaitProgress, check_waiting, pauses_until
 from .wire import condition_dict, is_usable, preparation_of
 
 if TYPE_CHECKING:
@@ -153,7 +153,8 @@ class LeaseHandle:
 
         Args:
             timeout: seconds to wait at most; None waits for ever.
-            on_wait: called with position and reason while it waits.
+            on_wait: called with position and reason while it waits; None for a line on
+                stderr where it takes longer than a moment.
 
         Raises:
             AcquireTimeout: not within `timeout` seconds; the request has been
@@ -179,16 +180,20 @@ class LeaseHandle:
         """Ask again and again; Ctrl-C is heard between two questions only, so that each
         answer is known.
         """
+        progress = WaitProgress(self.spec)
         shown: tuple[int | None, str] = (None, "")
         pauses = pauses_until(deadline)
         while not self.is_granted:
             check_waiting(self.request, deadline)
             place = (self.request.get("position"), self.reason)
-            if on_wait is not None and place != shown:
+            if on_wait is None:
+                progress.waits(*place)
+            elif place != shown:
                 on_wait(*place)
             shown = place
             interrupts.sleep(next(pauses))
             self.refresh()
+        progress.granted()
 
     def _withdraw(self) -> None:
         if not self._is_own:

@@ -11,6 +11,7 @@ changes nothing.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 import traceback
@@ -22,6 +23,7 @@ from jupyter_aistack.core.model.condition import Severity
 from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.system.standard_streams import write_line
 
 from .text import condition_text
 
@@ -238,7 +240,7 @@ class NoticeWatcher:
 
 
 def _say(line: str) -> None:
-    print("\n".join(map(printable, line.splitlines())), flush=True)
+    write_line(sys.stdout, "\n".join(map(printable, line.splitlines())))
 
 
 watcher = NoticeWatcher()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jupyter_aistack.exceptions import (
@@ -15,6 +17,54 @@ from jupyter_aistack.exceptions import (
 
 FIRST_POLL_SECONDS = 0.1
 LAST_POLL_SECONDS = 1.0
+
+
+SILENT_SECONDS = 2.0
+"""How long nothing is said of a wait."""
+TOLD_SECONDS = 30.0
+"""Between two lines about a wait, at least."""
+
+
+class WaitProgress:
+    """Says on stderr what a request waits for, where nobody else shows it: a script that
+    stands still without a word looks as if it were broken.
+
+    Args:
+        spec: what is waited for.
+        clock: seconds that only go on.
+    """
+
+    def __init__(
+        self, spec: str, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._spec = spec
+        self._clock = clock
+        self._began_at = clock()
+        self._tell_at = self._began_at + SILENT_SECONDS
+        self._told = ""
+
+    def waits(self, position: int | None, reason: str) -> None:
+        """It still waits, at a place of the queue and for a reason."""
+        from jupyter_aistack.core.model.printable import printable
+
+        place = "" if position is None else f", number {position} in the queue"
+        line = f"aistack waits for {self._spec}{place}: {printable(reason)}"
+        now = self._clock()
+        if now >= self._tell_at and line != self._told:
+            self._tell_at = now + TOLD_SECONDS
+            self._told = line
+            _print(line)
+
+    def granted(self) -> None:
+        """It waits no longer."""
+        if self._told:
+            seconds = self._clock() - self._began_at
+            _print(f"aistack: {self._spec} was granted after {seconds:.0f} s")
+
+
+def _print(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        print(line, file=sys.stderr, flush=True)
 
 
 def pauses_until(deadline: float | None) -> Iterator[float]:

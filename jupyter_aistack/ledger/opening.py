@@ -19,7 +19,7 @@ _SHARING = stat.S_IWGRP | stat.S_IWOTH
 
 
 def open_ledger(url: str) -> Ledger:
-    """The ledger behind `url`.
+    """The ledger behind a URL that somebody has chosen.
 
     Raises:
         LedgerError: it cannot be opened, or another version wrote it.
@@ -45,7 +45,11 @@ def open_own_ledger() -> Ledger:
     url = default_ledger_url()
     path = sqlite_path(url)
     in_memory = None if path is None else stand_in(path, url)
-    return open_ledger(url) if in_memory is None else in_memory
+    if in_memory is not None:
+        return in_memory
+    from .sql.ledger import SQLLedger
+
+    return SQLLedger(url, is_default=True)
 
 
 def default_ledger_url() -> str:

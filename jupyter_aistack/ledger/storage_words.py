@@ -37,6 +37,9 @@ _SENTENCES = {
         "cannot be written because the file system ({mount}) reports input or output "
         "errors; look after it, or {elsewhere}"
     ),
+    StorageProblem.NO_FOLDER: (
+        "is in a folder that does not exist; make the folder, or {elsewhere}"
+    ),
     StorageProblem.NOT_A_FOLDER: (
         "cannot be written because a part of its path is a file; name another file"
     ),

@@ -43,7 +43,9 @@ class CommandGuard:
         return self
 
     def watch(self, group: int) -> None:
-        """Tell the guard the process group of the command, as soon as there is one."""
+        """Tell the guard the process group of the command, before its program runs. From
+        the command's own process: while that can tell, the guard waits to hear it.
+        """
         os.write(self._line, f"{group}\n".encode())
 
     def __exit__(

@@ -9,15 +9,19 @@ sent to us, or to our group, reaches it from us: once, either way.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 
 SIGNALLED = 128
 """Added to the number of the signal that ended a command, as shells do."""
+
+NOT_STARTED = 127
+"""The exit code of a process whose program cannot be run, as in shells."""
 
 _TO_GROUP = (
     signal.SIGINT,
@@ -47,7 +51,9 @@ def run_command(
     Args:
         command: the program and its arguments.
         environment: all of its variables.
-        on_start: called at once with the command's process group.
+        on_start: called with the command's process group, in its process and before
+            its program runs there: whoever it tells knows of the command even if this
+            process is killed at that moment.
 
     Raises:
         OSError: it cannot be started.
@@ -56,9 +62,7 @@ def run_command(
         terminal = stack.enter_context(_Terminal())
         running = _Command(terminal)
         bell = stack.enter_context(running.signals_passed_on())
-        group = running.start(command, environment)
-        if on_start is not None:
-            on_start(group)
+        running.start(command, environment, on_start or _tell_nobody)
         status = running.wait(bell)
 
     code = os.waitstatus_to_exitcode(status)
@@ -183,22 +187,36 @@ class _Command:
 
     # -- its life ----------------------------------------------------------------------
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
-        """Start it in a process group of its own, which is given. Raises `OSError`."""
+    def start(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        on_start: Callable[[int], None],
+    ) -> None:
+        """Start it in a process group of its own. Raises `OSError`."""
         restored = [*self._handled, signal.SIGCHLD, *_BY_PYTHON]
         if self._terminal.is_used:
             restored.append(signal.SIGTTOU)
-        self._pid = os.posix_spawnp(
-            command[0],
-            list(command),
-            environment,
-            setpgroup=0,
-            setsigdef=restored,
-        )
-        self._terminal.give_to(self._pid)
+        heard, failed = os.pipe()
+        # Blocked before there is a child: no handler of ours may run in it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                with _failure_told(failed):
+                    os.setpgid(0, 0)
+                    on_start(os.getpid())
+                    _restore(restored, before)
+                    os.execvpe(command[0], list(command), environment)
+            os.close(failed)
+            _raise_failure(pid, heard)
+            self._pid = pid
+        finally:
+            os.close(heard)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._terminal.give_to(pid)
         for number in self._early:
             self._send(number)
-        return self._pid
 
     def wait(self, bell: socket.socket) -> int:
         """Its status, once it has ended."""
@@ -230,6 +248,42 @@ class _Command:
         own_group = os.getpgrp()
         self._terminal.give_to(own_group)
         os.killpg(own_group, signal.SIGSTOP)
+
+
+def _tell_nobody(group: int) -> None:
+    """Nobody waits for the process group."""
+
+
+def _restore(numbers: Sequence[int], mask: Iterable[int]) -> None:
+    """In a new process, before its program: hear signals as if we had never been."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
+def _failure_told(pipe: int) -> Iterator[None]:
+    """In a new process: what runs ends in a program, or in its end; the number of the
+    error is written, and nothing of its parent's runs on.
+    """
+    number = errno.ECANCELED
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or number
+    finally:
+        os.write(pipe, str(number).encode())
+        os._exit(NOT_STARTED)
+
+
+def _raise_failure(pid: int, pipe: int) -> None:
+    """Wait until a new process runs its program. Raises `OSError`: it cannot."""
+    told = os.read(pipe, 32)  # nothing, once the program has taken its place
+    if told:
+        os.waitpid(pid, 0)
+        number = int(told)
+        raise OSError(number, os.strerror(number))
 
 
 def _wake(number: int, frame: FrameType | None) -> None:

@@ -31,6 +31,7 @@ class StorageProblem(StrEnum):
     TOO_LARGE = "too-large"  # beyond the size that files of this process may have
     NO_LOCKS = "no-locks"  # the file system has no file locks
     FAILING = "failing"  # it reports input or output errors
+    NO_FOLDER = "no-folder"  # there is no such folder
     NOT_A_FOLDER = "not-a-folder"  # part of the path is a file
     IS_FOLDER = "is-folder"
     LINK = "link"  # a symbolic link to nothing, or that another user has made
@@ -47,6 +48,7 @@ _BY_ERRNO = {
     errno.ENOLCK: StorageProblem.NO_LOCKS,
     errno.EIO: StorageProblem.FAILING,
     errno.ESTALE: StorageProblem.FAILING,
+    errno.ENOENT: StorageProblem.NO_FOLDER,
     errno.ENOTDIR: StorageProblem.NOT_A_FOLDER,
     errno.EISDIR: StorageProblem.IS_FOLDER,
     errno.EEXIST: StorageProblem.NOT_A_FOLDER,  # where a folder was to be made

@@ -4,9 +4,10 @@ line now and then.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
+
+from jupyter_aistack.system import standard_streams
 
 FIRST_SECONDS = 2.0
 """Shorter waits pass without a word; each further line comes after twice the time."""
@@ -14,10 +15,7 @@ FIRST_SECONDS = 2.0
 
 def tell(text: str) -> None:
     """Write a line where people look; where nobody can, nothing happens."""
-    try:
-        print(f"tracking: {text}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        return  # a closed or broken stderr
+    standard_streams.tell(f"tracking: {text}")
 
 
 class FlushProgress:

@@ -18,6 +18,7 @@ from jupyter_aistack.cli.process import EXIT_ERROR, run_to_exit_code
 from jupyter_aistack.client.client import Client
 from jupyter_aistack.client.embedded import EmbeddedTransport
 from jupyter_aistack.exceptions import AcquireTimeout
+from jupyter_aistack.ledger.opening import open_ledger
 from jupyter_aistack.testing import holder
 from tests.fakes.waiting import wait_until
 
@@ -25,8 +26,12 @@ COMMAND = [sys.executable, "-m", "jupyter_aistack.cli"]
 
 
 @pytest.fixture(autouse=True)
-def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+def simulated(own_ledger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with one GPU, and a ledger that is not new: that would be said."""
     monkeypatch.setenv("AISTACK_PROVIDERS", "simulated:1xH100-80GB")
+    ledger = open_ledger(own_ledger)
+    ledger.read("box", 0.0)
+    ledger.close()
 
 
 def run(*words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
@@ -51,6 +56,48 @@ def test_a_full_disk_is_said_in_a_line() -> None:
     assert done.stderr.decode().splitlines() == [
         "jupyter aistack: the output cannot be written: No space left on device"
     ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_help_that_cannot_be_written_is_said_too() -> None:
+    with open("/dev/full", "wb") as full:
+        done = run("--help", stdout=full, env=buffered())
+    assert done.returncode == EXIT_ERROR
+    assert done.stderr.endswith(b"cannot be written: No space left on device\n")
+
+
+def buffered() -> dict[str, str]:
+    """The environment of people, whose Python keeps output back until it is much."""
+    return {
+        name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"
+    }
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_command_runs_although_its_launcher_cannot_say_so() -> None:
+    words = ["request", "1/4", "--", "echo", "ran"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *words],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            env=buffered(),
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (0, b"ran\n")
+
+
+@pytest.mark.parametrize("words", [["status"], ["--version"], ["release", "l-0"]])
+def test_streams_that_are_closed_are_no_fault(words: list[str]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&-', "sh", *COMMAND, *words],
+        stderr=subprocess.PIPE,
+        env=buffered(),
+        check=False,
+    )
+    assert done.returncode == (EXIT_ERROR if "release" in words else 0)
+    assert b"Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
 
 
 def test_a_terminal_without_unicode_shows_what_it_can() -> None:

@@ -266,6 +266,23 @@ def test_waiting_ends_when_the_other_releases_and_tells_why_it_waits(
     )
 
 
+def test_a_wait_that_nobody_watches_is_told_on_stderr(
+    gpu_client: Client,
+    second: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("jupyter_aistack.client.waiting.SILENT_SECONDS", 0.0)
+    first = gpu_client.request("1", attach=False)
+    with pytest.raises(AcquireTimeout):
+        second.request("1/2", attach=False, timeout=0.2)
+    assert capsys.readouterr().err == (
+        "aistack waits for 1/2, number 1 in the queue: needs 1/2 of a GPU; what is in "
+        "its way has no end that is known\n"
+    )
+    first.release()
+
+
 def test_a_timeout_leaves_nothing_behind(gpu_client: Client, second: Client) -> None:
     first = gpu_client.request("1", attach=False)
     with pytest.raises(AcquireTimeout, match="waits for 1/2") as caught:

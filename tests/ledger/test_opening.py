@@ -15,7 +15,7 @@ from jupyter_aistack.ledger.opening import open_ledger, rule_makers
 def test_who_shares_nothing_makes_its_own_rules(tmp_path: Path) -> None:
     assert isinstance(open_ledger("memory:"), MemoryLedger)
     assert rule_makers("memory:") is None
-    url = f"sqlite:///{tmp_path}/new/ledger.sqlite"
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
     assert rule_makers(url) is None, "it will be this user's own"
     ledger = open_ledger(url)
     ledger.read("box", 0.0)

@@ -40,6 +40,20 @@ def launcher(*command: str) -> list[str]:
 
 COUNTER = launcher(sys.executable, "-S", "-c", COUNTING)
 
+KILLED_AT_ONCE = """
+import os, signal, sys
+from jupyter_aistack.system.command_guard import CommandGuard
+from jupyter_aistack.system.launched_command import run_command
+launcher = os.getpid()
+with CommandGuard() as guard:
+    def tell(group):
+        print(f"<pid {group}>", flush=True)
+        os.kill(launcher, signal.SIGKILL)
+        guard.watch(group)
+    run_command(sys.argv[1:], os.environ, on_start=tell)
+"""
+"""A launcher that nobody can hear any more by the time its command is known of."""
+
 
 class Launched:
     """A launcher with a terminal of its own, or with pipes."""
@@ -134,6 +148,15 @@ def test_a_command_hears_each_signal_once_and_ends_as_it_likes(
     output = launched.read_until("<read saved>")
     assert output.count(f"<{number.value}>") == 1
     assert launched.exit_code() == 7
+
+
+def test_a_command_whose_launcher_is_killed_while_it_starts_is_asked_to_end(
+    on_pipes: Callable[..., Launched],
+) -> None:
+    launched = on_pipes([sys.executable, "-c", KILLED_AT_ONCE, "cat"])
+    command = launched.command_pid()
+    assert launched.exit_code() == -signal.SIGKILL
+    wait_until(lambda: state_of(command) in ("", "Z"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])

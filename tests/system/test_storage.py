@@ -29,7 +29,7 @@ def test_a_folder_that_is_not_there_or_a_file_is_told(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     assert storage_problem(file) is StorageProblem.NOT_A_FOLDER
-    assert storage_problem(tmp_path / "missing") is StorageProblem.UNKNOWN
+    assert storage_problem(tmp_path / "missing") is StorageProblem.NO_FOLDER
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from typing import Any
 from jupyter_aistack.core.placement.demand import WHOLE, Demand, Node, PlacementTarget
 from jupyter_aistack.core.placement.packing import DEFAULT_POLICY, POLICIES, Packer
 from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.system.standard_streams import tell
 
 from .csv_io import (
     Arrival,
@@ -181,13 +182,12 @@ def run_place(options: argparse.Namespace) -> int:
     if draw:
         write_whole(options.plot, lambda part: draw(result, options.policy, part))
     report = summary(nodes, arrivals, result, options.policy)
-    print(
-        *_report_lines(report),
-        sep="\n",
-        file=sys.stderr if options.json else sys.stdout,
-    )
+    text = "\n".join(_report_lines(report))
     if options.json:
+        tell(text)
         print(json.dumps(report))
+    else:
+        print(text)
     return 0
 
 
@@ -273,7 +273,7 @@ def _progress(total: int) -> Callable[[int], None]:
             shown = now
             text = f"\r{done} of {total} arrivals "
             end = "\n" if is_last else ""
-            print(text, end=end, file=sys.stderr, flush=True)
+            tell(text, end=end)
 
     return show if sys.stderr.isatty() else lambda done: None
 

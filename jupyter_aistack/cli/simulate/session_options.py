@@ -13,6 +13,7 @@ from typing import Any
 from jupyter_aistack.core.model.policy import IdlePolicy
 from jupyter_aistack.core.model.units import parse_bytes, parse_duration
 from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.system.standard_streams import tell
 
 from .costs import GB, Costs
 from .output import check_plot, lines, plot
@@ -189,7 +190,7 @@ def run_sessions(options: argparse.Namespace) -> int:
         )
     finally:
         if progress is not None:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            tell("\r\x1b[K", end="")
     if options.plot is not None:
         plot(result.meters, result.report, options.plot)
     print(
@@ -304,8 +305,6 @@ def _progress(tasks: int) -> Callable[[int], None] | None:
         return None
 
     def show(done: int) -> None:
-        print(
-            f"\r{done:,} of {tasks:,} tasks\x1b[K", end="", file=sys.stderr, flush=True
-        )
+        tell(f"\r{done:,} of {tasks:,} tasks\x1b[K", end="")
 
     return show

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.units import format_bytes
+from jupyter_aistack.system.standard_streams import tell
 
 from .worker import LeasedWorker
 
@@ -28,7 +28,7 @@ class StartProgress:
     """
 
     def __init__(self, show: Callable[[str], None] | None) -> None:
-        self._show = show or _print_line
+        self._show = show or tell
         self._began = time.monotonic()
         self._shown = ""
 
@@ -112,7 +112,3 @@ def as_html(
 
 def _html_cells(row: Sequence[str]) -> str:
     return "".join(f"<td>{escape(cell)}</td>" for cell in row)
-
-
-def _print_line(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

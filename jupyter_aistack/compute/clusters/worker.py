@@ -138,8 +138,8 @@ class LeasedWorker(ProcessInterface):
             await self._stop()
             self.status = Status.failed
             self._set_stage("failed")
-            if isinstance(error, (AIStackError, asyncio.CancelledError)):
-                raise
+            if isinstance(error, AIStackError) or not isinstance(error, Exception):
+                raise  # Ctrl-C and a cancellation stay what they are
             self._check_wanted()
             raise ClusterError(
                 f"worker {self.name} did not start: {reasons(error)}"

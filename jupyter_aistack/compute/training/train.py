@@ -9,7 +9,7 @@ import numbers
 import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -113,28 +113,62 @@ def train(
         InvalidRequest: an argument makes no sense; it is named.
         KeyboardInterrupt: after all ranks have been stopped.
     """
-    _check_loop(loop)
-    epochs = _whole_number("epochs", epochs, minimum=1)
-    max_restarts = _whole_number("max_restarts", max_restarts, minimum=0)
-    seed = _whole_number("seed", seed, minimum=0)
-    _check_seconds(timeout=timeout, stall_timeout=stall_timeout)
+    options = RunOptions(
+        loop=loop,
+        data=data,
+        config=dict(config or {}),
+        epochs=epochs,
+        on_metrics=on_metrics,
+        max_restarts=max_restarts,
+        checkpoint_dir=checkpoint_dir,
+        timeout=timeout,
+        stall_timeout=stall_timeout,
+        seed=seed,
+        backend=backend,
+    )
+    return _run(workers, options.checked())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What `train` was asked for, besides where; its arguments say what each means."""
+
+    loop: Callable[[Any], Any]
+    data: Any
+    config: Mapping[str, Any]
+    epochs: SupportsIndex
+    on_metrics: Callable[[Metrics], None] | None
+    max_restarts: SupportsIndex
+    checkpoint_dir: str | Path | None
+    timeout: float | None
+    stall_timeout: float | None
+    seed: SupportsIndex
+    backend: str
+
+    def checked(self) -> RunOptions:
+        """The same with Python's own numbers.
+
+        Raises:
+            InvalidRequest: an argument makes no sense; it is named.
+        """
+        _check_loop(self.loop)
+        _check_seconds(timeout=self.timeout, stall_timeout=self.stall_timeout)
+        return replace(
+            self,
+            epochs=_whole_number("epochs", self.epochs, minimum=1),
+            max_restarts=_whole_number("max_restarts", self.max_restarts, minimum=0),
+            seed=_whole_number("seed", self.seed, minimum=0),
+        )
+
+
+def _run(workers: Any, options: RunOptions) -> Result:
+    """Run the loop on these workers, and wait for all of them."""
     began = time.monotonic()
     with run_folder() as folder, _dask_client(workers) as (client, slices):
-        run = _plan_run(
-            client,
-            slices,
-            folder,
-            loop=loop,
-            data=data,
-            config=config or {},
-            epochs=epochs,
-            seed=seed,
-            backend=backend,
-            checkpoint_dir=checkpoint_dir,
-            stall_timeout=stall_timeout,
-            max_restarts=max_restarts,
+        run = _plan_run(client, slices, folder, options)
+        supervisor = Supervisor(
+            client, run, on_metrics=options.on_metrics, timeout=options.timeout
         )
-        supervisor = Supervisor(client, run, on_metrics=on_metrics, timeout=timeout)
         ranks = supervisor.run()
     return _result(ranks, supervisor, seconds=time.monotonic() - began)
 
@@ -151,38 +185,26 @@ def _check_seconds(**times: Any) -> None:
 
 
 def _plan_run(
-    client: Client,
-    slices: SlicesByWorker,
-    folder: Path,
-    *,
-    loop: Callable[[Any], Any],
-    data: Any,
-    config: Mapping[str, Any],
-    epochs: int,
-    seed: int,
-    backend: str,
-    checkpoint_dir: str | Path | None,
-    stall_timeout: float | None,
-    max_restarts: int,
+    client: Client, slices: SlicesByWorker, folder: Path, options: RunOptions
 ) -> TrainingRun:
     """What is fixed for the run; data that must be written is written to `folder`."""
     names = sorted(_worker_names(client), key=str)
     by_rank = [slices.get(name, ()) for name in names]
-    chosen, reason = choose_backend(by_rank, backend)
+    chosen, reason = choose_backend(by_rank, options.backend)
     return TrainingRun(
         folder=folder,
         workers=tuple(names),
-        shards=tuple(_shards(client, data, len(names), folder)),
-        loop=dump_argument("loop", loop),
-        config=dump_argument("config", dict(config)),
-        epochs=epochs,
-        seed=seed,
+        shards=tuple(_shards(client, options.data, len(names), folder)),
+        loop=dump_argument("loop", options.loop),
+        config=dump_argument("config", options.config),
+        epochs=operator.index(options.epochs),
+        seed=operator.index(options.seed),
         backend=chosen,
         backend_reason=reason,
         on_gpu=any(slice_.uuid for own in slices.values() for slice_ in own),
-        checkpoints=_checkpoint_folder(checkpoint_dir, folder),
-        stall_timeout=stall_timeout,
-        max_restarts=max_restarts,
+        checkpoints=_checkpoint_folder(options.checkpoint_dir, folder),
+        stall_timeout=options.stall_timeout,
+        max_restarts=operator.index(options.max_restarts),
     )
 
 

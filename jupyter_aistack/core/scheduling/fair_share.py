@@ -330,7 +330,10 @@ class FairShare:
         all_held = held + self._promised[name] + size
         if all_held <= queue.limit:
             return None
-        reason = f"queue {name} holds {held} of the {queue.limit} devices it may hold at once"
+        amount = _amount(held, self._promised[name])
+        reason = (
+            f"queue {name} {amount} of the {queue.limit} devices it may hold at once"
+        )
         ends = _first_end(lease for lease in self._leases if lease.queue == name)
         return QuotaCheck(reason=reason, frees_at=ends)
 
@@ -344,13 +347,24 @@ class FairShare:
         most_slices = limits.slices
         most_devices = limits.devices
         if most_slices is not None and all_slices > most_slices:
-            reason = f"{user} holds {held_slices} of the {most_slices} slices a user may hold at once"
+            amount = _amount(held_slices, self._promised_slices[user])
+            reason = (
+                f"{user} {amount} of the {most_slices} slices a user may hold at once"
+            )
         elif most_devices is not None and all_devices > most_devices:
-            reason = f"{user} holds {held_devices} of the {most_devices} devices a user may hold at once"
+            amount = _amount(held_devices, self._promised_devices[user])
+            reason = (
+                f"{user} {amount} of the {most_devices} devices a user may hold at once"
+            )
         else:
             return self.check_week(user)
         own = (lease for lease in self._leases if lease.holder.user == user)
         return QuotaCheck(reason=reason, frees_at=_first_end(own))
+
+
+def _amount(held: Fraction | int, promised: Fraction | int) -> str:
+    """How much counts against a limit."""
+    return f"holds {held} and is to get {promised}" if promised else f"holds {held}"
 
 
 def ends_at(lease: Lease) -> float:

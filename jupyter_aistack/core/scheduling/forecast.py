@@ -26,7 +26,7 @@ from .capacity_holds import BACKFILL_SECONDS, CapacityHold, Shares, head_kind
 from .fair_share import ends_at
 from .idle import NAMED_SECONDS, idle_seconds
 from .pass_state import PassState, size_of
-from .queue_order import group_requests, ordered
+from .queue_order import ordered, preempted_for, promised_first
 from .queue_pass import OUTRANKED
 from .spec_words import describe
 from .start_times import ReleaseTimes, Start
@@ -90,7 +90,8 @@ def forecast(
     if not waiting:
         return ()
     forecaster = _Forecaster(snapshot, now, cache or PlacementCache())
-    order = ordered(group_requests(waiting), forecaster.fair_share)
+    groups = promised_first(waiting, preempted_for(snapshot.leases))
+    order = ordered(groups, forecaster.fair_share)
     return tuple(
         forecaster.forecast(request, position)
         if position <= limit
@@ -131,6 +132,7 @@ class _Forecaster:
             transfers=start_transfers(host, snapshot, now),
         )
         self._ends = ReleaseTimes(self._held)
+        self._promised = preempted_for(snapshot.leases)
         self._heads: dict[tuple[str, SliceKind], _Head] = {}
         self.fair_share = self._state.fair_share
 
@@ -157,6 +159,9 @@ class _Forecaster:
             start = beside
         is_known = not math.isinf(start.at)
         reason = self._reason(request, start)
+        if request.id in self._promised:
+            # As in the pass over the queue: what comes counts against limits already.
+            self.fair_share.promise(request.queue, request.holder.user, size, slices)
         if is_known and start.shares:
             self._occupy(request, start)
         elif start.shares:

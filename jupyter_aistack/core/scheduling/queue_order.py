@@ -7,9 +7,10 @@ thing form a `RequestGroup`, and only the first of each group is tried.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from jupyter_aistack.core.model.lease import Lease, NoticeKind
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.spec import Spec
 
@@ -83,6 +84,34 @@ def group_requests(requests: Iterable[Request]) -> list[RequestGroup]:
         if request.patience_seconds is not None:
             group.impatient.append(request)
     return list(groups.values())
+
+
+def promised_first(
+    requests: Sequence[Request], promised: Collection[str]
+) -> list[RequestGroup]:
+    """Requests as groups; those for which capacity is freed are each on their own and
+    before all others.
+    """
+    if not promised:
+        return group_requests(requests)
+    first = [request for request in requests if request.id in promised]
+    others = [request for request in requests if request.id not in promised]
+    groups = [group for request in first for group in group_requests([request])]
+    for group in groups:
+        group.is_promised = True
+    return [*groups, *group_requests(others)]
+
+
+def preempted_for(leases: Iterable[Lease]) -> frozenset[str]:
+    """The requests for which leases have been preempted: what is freed is theirs,
+    whatever came since.
+    """
+    notices = [lease.notice for lease in leases]
+    return frozenset(
+        notice.request_id
+        for notice in notices
+        if notice is not None and notice.kind is NoticeKind.PREEMPT
+    )
 
 
 def _new_group(request: Request) -> RequestGroup:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from jupyter_aistack.core.model.device import SliceKind
-from jupyter_aistack.core.model.lease import Lease, NoticeKind
+from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Action, Reject, Snapshot
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.spec import Spec
@@ -31,7 +31,7 @@ from .freeing import CapacityFreeing
 from .grants import grant, offer
 from .lease_ends import HOLDER_EXITED
 from .pass_state import PassState, size_of
-from .queue_order import QueueOrder, RequestGroup, group_requests
+from .queue_order import QueueOrder, RequestGroup, preempted_for, promised_first
 from .start_times import ReleaseTimes
 
 OUTRANKED = "requests with higher priority are ahead"
@@ -123,30 +123,9 @@ class QueuePass:
         return [request for request in waiting if request.id not in dead]
 
     def _groups(self, waiting: Sequence[Request]) -> list[RequestGroup]:
-        """The waiting as groups, those for which capacity is freed each on its own and
-        before all others.
-        """
-        promised = self._promised()
-        if not promised:
-            return group_requests(waiting)
-        first = [request for request in waiting if request.id in promised]
-        others = [request for request in waiting if request.id not in promised]
-        groups = [group for request in first for group in group_requests([request])]
-        for group in groups:
-            group.is_promised = True
-        return [*groups, *group_requests(others)]
-
-    def _promised(self) -> frozenset[str]:
-        """The requests for which leases have been preempted: what is freed is theirs,
-        whatever came since.
-        """
-        notices = [lease.notice for lease in self._state.snapshot.leases]
-        before = {
-            notice.request_id
-            for notice in notices
-            if notice is not None and notice.kind is NoticeKind.PREEMPT
-        }
-        return frozenset(before | self._freeing.promised)
+        """The waiting as groups, those for which capacity is freed before all others."""
+        before = preempted_for(self._state.snapshot.leases)
+        return promised_first(waiting, before | self._freeing.promised)
 
     def _serve_all(self, groups: Sequence[RequestGroup]) -> None:
         order = QueueOrder(groups, self._state.fair_share)

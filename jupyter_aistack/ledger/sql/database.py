@@ -22,9 +22,13 @@ from .journal import BUSY_SECONDS, Journal
 from .url import is_sqlite
 
 
-def create(url: URL) -> sa.Engine:
+def create(url: URL, *, makes_folder: bool) -> sa.Engine:
     """An engine for `url`. For SQLite the file is made first, for its owner alone or
     its folder's group.
+
+    Args:
+        url: of the ledger.
+        makes_folder: a folder that is not there is made too, and is no mistake.
 
     Raises:
         OSError, SQLAlchemyError, ImportError: to be explained by `explained`.
@@ -34,6 +38,8 @@ def create(url: URL) -> sa.Engine:
 
         return create_server_engine(url)
     path = Path(str(url.database))
+    if not makes_folder:
+        path.parent.stat()
     create_private(path)
     _require_locks(path)
     journal = Journal(path)

@@ -7,6 +7,7 @@ one after another and what a transaction has read stays true until it commits.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -30,6 +31,9 @@ from .salvage import RowReader
 from .statements import statements_for
 from .url import identity, is_sqlite, parse_url, without_secrets
 
+_NEW = "ledger_url: %s is a new ledger; whoever is to share it must name the very same"
+
+log = logging.getLogger(__name__)
 _ledgers: weakref.WeakSet[SQLLedger] = weakref.WeakSet()
 _gate = ForkGate()
 
@@ -42,13 +46,19 @@ class SQLLedger(TransactionalLedger):
     leaves the next call free to succeed. Safe across threads, and across processes,
     those forked from this process included.
 
+    Args:
+        url: names the database.
+        is_default: nobody has named it: its folder is made where there is none, and
+            that it is new is no news.
+
     Raises:
         LedgerUnavailable: at once when the URL is neither of these; later from any
             method.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_default: bool = False) -> None:
         self._url = parse_url(url)
+        self._is_default = is_default
         self.shown_url = without_secrets(self._url)
         """The URL without its password, for people."""
         self._reader = RowReader(self.shown_url)
@@ -176,9 +186,11 @@ class SQLLedger(TransactionalLedger):
 
     def _create(self) -> OpenDatabase:
         with explained(self._url):
-            engine = database.create(self._url)
+            engine = database.create(self._url, makes_folder=self._is_default)
             with engine.begin() as connection:
-                schema.bring_up_to_date(connection, self.shown_url)
+                is_new = schema.bring_up_to_date(connection, self.shown_url)
+        if is_new and not self._is_default:
+            log.warning(_NEW, self.shown_url)
         statements = statements_for(engine.dialect)
         return OpenDatabase(engine, statements, identity(self._url), self._reader)
 

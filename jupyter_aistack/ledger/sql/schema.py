@@ -178,9 +178,9 @@ events = sa.Table(
 NO_VERSION = "has lost its version; restore it from a copy or move it away"
 
 
-def bring_up_to_date(connection: sa.Connection, shown_url: str) -> None:
+def bring_up_to_date(connection: sa.Connection, shown_url: str) -> bool:
     """Create the tables, or migrate them to `SCHEMA_VERSION`, inside the write
-    transaction that `connection` is in.
+    transaction that `connection` is in; whether they were created.
 
     Raises:
         SchemaMismatch: the ledger was written by a newer version.
@@ -195,7 +195,7 @@ def bring_up_to_date(connection: sa.Connection, shown_url: str) -> None:
                 id=1, schema_version=SCHEMA_VERSION, version=0, token=0
             )
         )
-        return
+        return True
     version = connection.execute(sa.select(meta.c.schema_version)).scalar()
     if version is None:
         raise LedgerUnavailable(
@@ -208,6 +208,7 @@ def bring_up_to_date(connection: sa.Connection, shown_url: str) -> None:
         migrate(connection)
     if version < SCHEMA_VERSION:
         connection.execute(meta.update().values(schema_version=SCHEMA_VERSION))
+    return False
 
 
 def check_schema(version: int, shown_url: str) -> None:

@@ -11,6 +11,7 @@ from jupyter_aistack.system.storage import (
     StorageProblem,
     is_at_size_limit,
     is_read_only,
+    nearest_folder,
     problem_of,
     storage_problem,
 )
@@ -70,8 +71,8 @@ def _sqlite_problem(error: BaseException, path: Path) -> StorageProblem | Failur
 
 def _os_problem(error: OSError, path: Path) -> StorageProblem:
     problem = problem_of(error)
-    is_denied = problem is StorageProblem.NOT_ALLOWED
-    if is_denied and is_read_only(path.parent):
+    is_unmade = problem in (StorageProblem.NOT_ALLOWED, StorageProblem.NO_FOLDER)
+    if is_unmade and is_read_only(nearest_folder(path)):
         return StorageProblem.READ_ONLY
     return problem
 

@@ -25,14 +25,15 @@ from .levels import (
     ComputeMode,
     EnforcementOption,
     HostCapabilities,
+    Virtualization,
     highest_level,
     major,
 )
 from .mps import MPSManager
 from .mps.limits import NAMESPACES_DRIVER
 from .nvml import NVML
+from .surroundings import Surroundings
 
-RELEASE = Path("/proc/sys/kernel/osrelease")
 PROBE_SECONDS = 60.0
 PROGRAM_SECONDS = 5.0
 
@@ -61,6 +62,7 @@ class _Own:
     compute_mode: ComputeMode | None
     has_mig: bool
     bus: str
+    virtualization: Virtualization | None
 
 
 class CapabilityProbe:
@@ -72,7 +74,7 @@ class CapabilityProbe:
         dmem: the root helper.
         refusal: why no share is to be held by MPS at all; empty for no reason.
         cgroups: where control groups are mounted.
-        release: names the kernel that runs.
+        surroundings: the host.
         clock: seconds since the epoch.
     """
 
@@ -84,7 +86,7 @@ class CapabilityProbe:
         *,
         refusal: str = "",
         cgroups: Path = ROOT,
-        release: Path = RELEASE,
+        surroundings: Surroundings | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._nvml = nvml
@@ -92,7 +94,7 @@ class CapabilityProbe:
         self._dmem = dmem
         self._refusal = refusal
         self._cgroups = cgroups
-        self._release = release
+        self._surroundings = surroundings or Surroundings()
         self._clock = clock
         self._host: _Host | None = None
         self._own: dict[str, _Own] = {}
@@ -144,6 +146,10 @@ class CapabilityProbe:
                 namespaces_failure=self._mps.failure(device.id, 3),
                 cgroup=host.cgroup or _unlimited(own.bus, host.capacity),
                 helper=host.helper,
+                virtualization=own.virtualization,
+                lists_processes=device.processes is not None,
+                has_own_memory=not _is_hosts(device),
+                has_smi=self._surroundings.has_smi,
             )
         )
 
@@ -177,7 +183,7 @@ class CapabilityProbe:
             return self._refusal
         if not sys.platform.startswith("linux"):
             return "MPS needs Linux"
-        if "microsoft" in _text(self._release).lower():
+        if self._surroundings.is_wsl:
             return "there is no MPS in the Windows Subsystem for Linux (WSL)"
         try:
             self._mps.root()
@@ -189,6 +195,7 @@ class CapabilityProbe:
         ask = self._nvml.query
         handle = ask("nvmlDeviceGetHandleByUUID", device.id)
         mode = ask("nvmlDeviceGetComputeMode", handle, default=None)
+        virtual = ask("nvmlDeviceGetVirtualizationMode", handle, default=None)
         pci = ask("nvmlDeviceGetPciInfo_v3", handle, default=None)
         return _Own(
             capability=tuple(
@@ -198,7 +205,17 @@ class CapabilityProbe:
             has_mig=device.mig_enabled
             or ask("nvmlDeviceGetMigMode", handle, default=None) is not None,
             bus=_decoded(pci.busId) if pci is not None else "",
+            virtualization=Virtualization(virtual)
+            if virtual in set(Virtualization)
+            else None,
         )
+
+
+def _is_hosts(device: Device) -> bool:
+    """Whether a GPU works in the host's memory: what is free there is known, and not
+    what the GPU has in use.
+    """
+    return device.used_bytes is None and device.free_bytes is not None
 
 
 def known_protocols(control: str) -> frozenset[int]:

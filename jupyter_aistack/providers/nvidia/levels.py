@@ -8,6 +8,7 @@ framework caps.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -19,12 +20,34 @@ VOLTA = (7, 0)
 """First compute capability whose MPS knows limits (NVIDIA MPS documentation)."""
 
 
+OF_HYPERVISOR = "is given to virtual machines by this host (vGPU), and works for no process of the host itself"
+VGPU = (
+    "it is a virtual GPU (vGPU): its memory is its own, its multiprocessors are shared"
+    " in time with other machines, whose work shows in no figure here"
+)
+HOST_MEMORY = "it works in the host's memory, which other programs use too, and shares are parts of that"
+NO_LIST = (
+    "its driver lists no processes (as under WSL): what others hold is known as a sum"
+    " alone, what a lease uses is not known, and no bound of memory is watched"
+)
+
+
 class ComputeMode(IntEnum):
     """NVML's ``nvmlComputeMode_t``."""
 
     DEFAULT = 0
     PROHIBITED = 2
     EXCLUSIVE_PROCESS = 3
+
+
+class Virtualization(IntEnum):
+    """NVML's ``nvmlGpuVirtualizationMode_t``."""
+
+    NONE = 0
+    PASSTHROUGH = 1
+    VGPU = 2
+    HOST_VGPU = 3
+    HOST_VSGA = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +74,10 @@ class HostCapabilities:
         cgroup: why the host's control groups cannot limit memory of this GPU; empty
             when they can.
         helper: why the root helper cannot be used; empty when it answers.
+        virtualization: how a virtual machine is concerned; None when unknown.
+        lists_processes: whether the driver tells which processes use the GPU.
+        has_own_memory: it does not work in the host's.
+        has_smi: whether nvidia-smi can be run where the server runs.
     """
 
     index: int = 0
@@ -68,6 +95,10 @@ class HostCapabilities:
     namespaces_failure: str = ""
     cgroup: str = ""
     helper: str = ""
+    virtualization: Virtualization | None = None
+    lists_processes: bool = True
+    has_own_memory: bool = True
+    has_smi: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +122,23 @@ def highest_level(facts: HostCapabilities) -> EnforcementOption:
     reached.
     """
     option = _with_mig(facts) if facts.mig else _without_mig(facts)
+    notes = filter(None, [option.advice, *_notes(facts)])
+    option = replace(option, advice="; ".join(notes))
+    if facts.virtualization in _OF_HYPERVISORS:
+        return replace(option, problem=OF_HYPERVISOR)
     if facts.compute_mode is ComputeMode.PROHIBITED:
         return replace(option, problem=_prohibited(facts))
     return option
+
+
+def _notes(facts: HostCapabilities) -> Iterator[str]:
+    """What follows from a driver that tells less than others do."""
+    if facts.virtualization is Virtualization.VGPU:
+        yield VGPU
+    if not facts.has_own_memory:
+        yield HOST_MEMORY
+    if not facts.lists_processes:
+        yield NO_LIST
 
 
 def _without_mig(facts: HostCapabilities) -> EnforcementOption:
@@ -124,7 +169,7 @@ def _with_mig(facts: HostCapabilities) -> EnforcementOption:
         "its instances are compute instances, and share their memory with each other"
         if facts.parts
         else "MIG mode is on but there is no instance; "
-        f"create some with nvidia-smi mig -i {facts.index} -cgi, as root"
+        f"create some with {_smi(facts, f'mig -i {facts.index} -cgi')}"
     )
     under_mps = (level for level in Enforcement if level.is_by_mps)
     whole_instances = "a GPU in MIG mode is granted by the instance"
@@ -132,6 +177,9 @@ def _with_mig(facts: HostCapabilities) -> EnforcementOption:
     return EnforcementOption(
         level=level, why_not=((Enforcement.L4.value, reason), *others)
     )
+
+
+_OF_HYPERVISORS = frozenset({Virtualization.HOST_VGPU, Virtualization.HOST_VSGA})
 
 
 def _no_mig(facts: HostCapabilities) -> str:
@@ -163,9 +211,20 @@ def _no_mps(facts: HostCapabilities) -> str:
 
 def _prohibited(facts: HostCapabilities) -> str:
     return (
-        "is in compute mode PROHIBITED, in which no process can use it; nvidia-smi -i "
-        f"{facts.index} -c DEFAULT, as root, opens it"
+        "is in compute mode PROHIBITED, in which no process can use it; "
+        f"{_open(facts)}, opens it"
     )
+
+
+def _smi(facts: HostCapabilities, arguments: str) -> str:
+    """A command for people to run."""
+    where = "" if facts.has_smi else " on the host (it is not on the server's PATH)"
+    return f"nvidia-smi {arguments}, as root{where}"
+
+
+def _open(facts: HostCapabilities) -> str:
+    """The command that lets all processes use a GPU."""
+    return _smi(facts, f"-i {facts.index} -c DEFAULT")
 
 
 def _no_namespaces(facts: HostCapabilities) -> str:
@@ -187,8 +246,8 @@ def _advice(facts: HostCapabilities, level: Enforcement) -> str:
     if level is Enforcement.L0 and is_exclusive:
         return (
             "its compute mode is EXCLUSIVE_PROCESS, in which one process at a time can "
-            "use it without MPS; nvidia-smi -i "
-            f"{facts.index} -c DEFAULT, as root, lets shares run side by side"
+            "use it without MPS: a kernel's own children find it busy; "
+            f"{_open(facts)}, lets shares run side by side"
         )
     if not level.is_by_mps or facts.compute_mode is not ComputeMode.DEFAULT:
         return ""
@@ -197,7 +256,8 @@ def _advice(facts: HostCapabilities, level: Enforcement) -> str:
         if facts.foreign
         else ""
     )
+    exclusive = _smi(facts, f"-i {facts.index} -c EXCLUSIVE_PROCESS")
     return (
-        f"a process that loses its MPS directory has the whole GPU; nvidia-smi -i {facts.index} -c EXCLUSIVE_PROCESS, "
-        f"as root, makes that an error, where nothing but shares is granted on this GPU{beside}"
+        f"a process that loses its MPS directory has the whole GPU; {exclusive}, "
+        f"makes that an error, where nothing but shares is granted on this GPU{beside}"
     )

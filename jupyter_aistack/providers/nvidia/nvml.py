@@ -15,6 +15,8 @@ from typing import Any
 
 from jupyter_aistack.exceptions import DeviceLost, DriverNotFound, ProviderError
 
+from .surroundings import Surroundings
+
 UNINITIALIZED = 1
 NOT_SUPPORTED = 3
 NO_PERMISSION = 4
@@ -37,6 +39,9 @@ LEAST_BINDING = (12, 535, 108)
 """The first nvidia-ml-py that reads lists of processes rightly. The struct of 12.535.77
 misreads the ids of processes on drivers from 535.98 on (XuehaiPan/nvitop#75).
 """
+
+FIRST_WITHOUT_BINDING = 12
+"""The first version of the package pynvml that brings no binding of its own."""
 
 CANNOT_KNOW = frozenset(
     {
@@ -65,10 +70,6 @@ _OF_THE_DRIVER: dict[int, tuple[type[ProviderError], str]] = {
         DriverNotFound,
         "no NVIDIA driver is installed on this host (libnvidia-ml.so.1 is missing)",
     ),
-    LIB_RM_VERSION_MISMATCH: (
-        ProviderError,
-        "the NVIDIA driver was updated but the old one is still loaded; reboot or reload its kernel module",
-    ),
 }
 NOT_ALLOWED = (
     "may not be used by this user; ask the administrator for access to its device file"
@@ -91,9 +92,13 @@ _RAISE: Any = object()
 class NVML:
     """A connection to the driver, safe to use from several threads, opened at the first
     question.
+
+    Args:
+        surroundings: the host, which tells why the driver may not answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, surroundings: Surroundings | None = None) -> None:
+        self._surroundings = surroundings or Surroundings()
         self._lock = threading.RLock()
         self._library: Any = None
         self.session = 0
@@ -143,7 +148,7 @@ class NVML:
             return answers[code]
         if code in CANNOT_KNOW and default is not _RAISE:
             return default
-        raise error_of(code, function)
+        raise self._error(code, function)
 
     def structure(self, name: str, **fields: Any) -> Any:
         """An argument of the driver's own make, such as ``c_nvmlSetMemoryLimits_v1_t``;
@@ -182,10 +187,21 @@ class NVML:
             library = _import_pynvml()
             code, _ = _ask(library, "nvmlInit", ())
             if code:
-                raise error_of(code, "nvmlInit")
+                raise self._error(code, "nvmlInit")
             self._library = library
             self.session += 1
         return self._library
+
+    def _error(self, code: int, function: str) -> ProviderError:
+        """As `error_of`, with what the host tells of it."""
+        if code == LIB_RM_VERSION_MISMATCH:
+            return ProviderError(self._surroundings.mismatch(), nvml_code=code)
+        reason = ""
+        if code == LIBRARY_NOT_FOUND:
+            reason = self._surroundings.without_library()
+        if reason:
+            return DriverNotFound(reason, nvml_code=code, library_missing=False)
+        return error_of(code, function)
 
 
 def address_of(handle: Any) -> int:
@@ -251,7 +267,10 @@ def _import_pynvml() -> Any:
 
 
 def _check_binding() -> None:
-    """Refuse a nvidia-ml-py that would name the wrong processes."""
+    """Refuse a nvidia-ml-py that would name the wrong processes, and an older package
+    of others that is imported in its stead.
+    """
+    _refuse_other_package()
     try:
         version = metadata.version("nvidia-ml-py")
     except metadata.PackageNotFoundError:
@@ -262,4 +281,20 @@ def _check_binding() -> None:
         raise ProviderError(
             f"the Python package nvidia-ml-py {version} misreads the ids of processes; "
             f"install {least} or newer to use this host's GPUs"
+        )
+
+
+def _refuse_other_package() -> None:
+    """The package pynvml was a binding of its own, also called ``pynvml``, before
+    version 12 made it depend on nvidia-ml-py; where both are installed, it wins.
+    """
+    try:
+        version = metadata.version("pynvml")
+    except metadata.PackageNotFoundError:
+        return
+    if int(version.partition(".")[0]) < FIRST_WITHOUT_BINDING:
+        least = ".".join(str(number) for number in LEAST_BINDING)
+        raise ProviderError(
+            f"the Python package pynvml {version} hides NVIDIA's own; uninstall it, and "
+            f"install nvidia-ml-py {least} or newer to use this host's GPUs"
         )

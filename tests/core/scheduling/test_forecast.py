@@ -207,6 +207,30 @@ def test_room_being_made_and_room_kept_are_told() -> None:
     )
 
 
+def test_room_that_is_made_for_a_request_is_no_turn_of_another() -> None:
+    box = World(gpus(1), Policy(limits={"*": UserLimits(slices=1)}))
+    box.submit(ask("old", "1/2", preemptible=True))
+    box.turn()
+    box.submit(ask("new", "1", 1000, user="eve"))
+    box.turn(1000)
+    box.submit(
+        ask("urgent", "1/2", 1001, user="bob", priority=9),
+        ask("second", "1/8", 1002, user="eve"),
+    )
+    box.turn(1)
+    assert box.holds() == {"old": "1/2"}
+    shown = waiting(box)
+    assert [each.position for each in map(shown.get, ("new", "urgent"))] == [1, 2]
+    assert shown["new"].reason == (
+        "needs a whole GPU; capacity is being freed for it, in 1 min at the latest"
+    )
+    assert "turn" not in shown["urgent"].reason
+    assert shown["urgent"].eta_at is None
+    assert shown["second"].reason == (
+        "eve holds 0 and is to get 1 of the 1 slices a user may hold at once"
+    )
+
+
 def test_what_cannot_be_used_now_is_named() -> None:
     box = World(gpus(1, problem="does not answer"))
     box.submit(ask("a", "1/2"))

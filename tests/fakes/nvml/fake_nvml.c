@@ -6,7 +6,7 @@
  *   session 1                           another number: calls answer UNINITIALIZED until NVML is opened again
  *   driver 615.71.09                    its version; 580.65.06 unless said
  *   gpu uuid=GPU-a name=NVIDIA_H200 memory=150754820096 used=0 reserved=0 cc=9.0 cores=16896
- *       util=0 power_mw=70000 energy_mj=1000 mig=0 noperm=0 lost=0 numa=0 mode=0      (one line; `_` in a name is a space;
+ *       util=0 power_mw=70000 energy_mj=1000 mig=0 noperm=0 lost=0 numa=0 mode=0 virtual=0      (one line; `_` in a name is a space;
  *       noperm=1 refuses the memory of the GPU; unified=1 has none of its own (GB10); nolist=1 lists no processes (WSL); lost=15 makes every call on it answer 15; energy_mj=-1: no counter)
  *   mig gpu=0 uuid=MIG-a gi=1 ci=0 slot=0 slices=1 cslices=1 memory_mb=16384 sms=16 used=0 profile=1g.18gb jpeg=0 gpm_ms=0
  *   shape gpu=0 profile=0 id=19 name=MIG_1g.18gb slices=1 memory_mb=16384 sms=16 starts=0:1:2:3:4:5:6 size=1 jpeg=0
@@ -347,6 +347,7 @@ DEVICE_CALL(nvmlDeviceGetAttributes_v2, (Handle h, Attributes *out),
     out->jpeg = (u32)number_of(mig_line(h), "jpeg", 0);
     out->memory_mb = (u64)number_of(mig_line(h), "memory_mb", 0);)
 
+DEVICE_CALL(nvmlDeviceGetVirtualizationMode, (Handle h, u32 *out), WHOLE_ONLY *out = (u32)number_of(gpu_line(h), "virtual", 0);)
 DEVICE_CALL(nvmlDeviceGetComputeMode, (Handle h, int *out), WHOLE_ONLY *out = (int)number_of(gpu_line(h), "mode", 0);)
 
 /* A file of a control group, of which this GPU has a line. -1 for a file that is not there; "max" is all there is. */

@@ -83,9 +83,10 @@ def test_a_new_ledger_and_its_folder_are_the_owners_alone(
     tmp_path: Path, wish: Wish
 ) -> None:
     path = tmp_path / "new" / "ledger.sqlite"
+    ledger = SQLLedger(f"sqlite:///{path}", is_default=True)
     before = os.umask(0)
     try:
-        at(path).submit(wish("r-1"))
+        ledger.submit(wish("r-1"))
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -204,13 +205,39 @@ def open_folder() -> Iterator[Path]:
         Path(name).chmod(0o755)
 
 
+def test_a_folder_that_is_not_there_is_named_and_not_made(
+    tmp_path: Path, wish: Wish
+) -> None:
+    path = tmp_path / "mistyped" / "ledger.sqlite"
+    error = refusal(at(path), wish)
+    assert error.message == (
+        f"ledger_url: sqlite:///{path} is in a folder that does not exist; make the "
+        "folder, or name a file elsewhere in AISTACK_LEDGER"
+    )
+    assert error.facts["problem"] == "no-folder"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ledger_that_is_new_is_said_to_be_unless_nobody_has_named_it(
+    tmp_path: Path, wish: Wish, caplog: pytest.LogCaptureFixture
+) -> None:
+    named = at(tmp_path / "ledger.sqlite")
+    named.submit(wish("r-1"))
+    assert f"{named.shown_url} is a new ledger; " in caplog.text
+    caplog.clear()
+    at(tmp_path / "ledger.sqlite").submit(wish("r-2"))
+    SQLLedger(f"sqlite:///{tmp_path}/own.sqlite", is_default=True).submit(wish("r-1"))
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("name", ["ledger.sqlite", "sub/ledger.sqlite"])
 def test_a_folder_that_cannot_be_written_is_named(
     open_folder: Path, wish: Wish, name: str
 ) -> None:
     open_folder.chmod(0o555)
+    ledger = SQLLedger(f"sqlite:///{open_folder / name}", is_default=True)
     with without_roots_rights():
-        error = refusal(at(open_folder / name), wish)
+        error = refusal(ledger, wish)
     assert f"{open_folder / name} cannot be written by this user" in error.message
 
 

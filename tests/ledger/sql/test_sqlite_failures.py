@@ -117,6 +117,7 @@ def test_a_folder_that_one_may_not_enter_or_write_gets_one_sentence(
     folder: Path, mode: int, name: str
 ) -> None:
     url = url_of(folder / name / "ledger.sqlite")
+    (folder / name).mkdir(mode=0o700, exist_ok=True)
     assert write_ledger(url) == {"requests": ["r-1"]}
     folder.chmod(mode)
     told = write_ledger(url, "r-2", user=NOBODY)

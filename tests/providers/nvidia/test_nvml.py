@@ -146,6 +146,25 @@ def test_may_be_asked_from_many_threads_while_the_driver_resets(fake_nvml) -> No
 
 
 @pytest.mark.parametrize(
+    ("version", "is_refused"), [("11.5.3", True), ("8.0.4", True), ("13.0.1", False)]
+)
+def test_a_package_that_is_imported_in_place_of_nvidias_is_refused(
+    fake_nvml, tmp_path, version: str, is_refused: bool
+) -> None:
+    folder = tmp_path / f"pynvml-{version}.dist-info"
+    folder.mkdir()
+    text = f"Metadata-Version: 2.1\nName: pynvml\nVersion: {version}\n"
+    (folder / "METADATA").write_text(text, encoding="utf-8")
+    child = fake_nvml.python("gpu uuid=GPU-a\n", SETUP)
+    child.run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})")
+    if not is_refused:
+        assert child("nvml.query('nvmlDeviceGetCount')") == 1
+        return
+    with pytest.raises(ProviderError, match=rf"pynvml {version} hides .*uninstall it"):
+        child("nvml.query('nvmlDeviceGetCount')")
+
+
+@pytest.mark.parametrize(
     ("version", "is_refused"),
     [
         ("12.535.77", True),

@@ -318,7 +318,7 @@ def test_a_driver_that_is_not_loaded_is_a_problem_even_when_optional(fake_nvml) 
 
 def test_trouble_of_the_whole_driver_is_no_trouble_of_a_gpu(fake_nvml) -> None:
     child = fake_nvml.python(h200() + "fail nvmlDeviceGetHandleByIndex_v2 18\n", SETUP)
-    with pytest.raises(ProviderError, match="old one is still loaded"):
+    with pytest.raises(ProviderError, match="do not belong together"):
         child("provider.discover('box')")
 
 
@@ -588,3 +588,48 @@ def test_measuring_asks_the_driver_once_for_many_leases(fake_nvml, lease) -> Non
     child("usage(provider, held, {}, devices)", held=held, devices={"GPU-0": gpu()})
     assert child("asked.count('nvmlDeviceGetComputeRunningProcesses_v3')") == 1
     assert child("asked.count('nvmlDeviceGetProcessUtilization')") == 1
+
+
+EVERY_FAILURE = """
+import os
+from jupyter_aistack.exceptions import ProviderError
+from jupyter_aistack.providers.nvidia.nvml import NVML
+from tests.fakes.child import write_state
+file, asked, query = os.environ["FAKE_NVML_STATE"], set(), NVML.query
+
+def look():
+    provider = GPUProvider()
+    try:
+        devices = {each.id: each for each in provider.discover("box")}
+    except ProviderError:
+        return
+    finally:
+        provider.close()
+    provider.sample(devices, {}, {})
+    provider.faults()
+
+def noted(self, function, *args, **options):
+    asked.add(function)
+    return query(self, function, *args, **options)
+
+def fail_each(state, codes):
+    NVML.query = noted
+    look()
+    NVML.query = query
+    for function in sorted(asked):
+        for code in codes:
+            write_state(Path(file), f"{state}fail {function} {code}\\n")
+            look()
+    return sorted(asked)
+"""
+
+
+@pytest.mark.parametrize(
+    "state", [h200() + process(11, GIB, sm=50), h200(mig=1) + instance(0)]
+)
+def test_whatever_the_driver_answers_is_an_error_of_the_provider(
+    fake_nvml, state: str
+) -> None:
+    child = fake_nvml.python(state, f"{SETUP}from pathlib import Path\n{EVERY_FAILURE}")
+    asked = child("fail_each(state, (1, 3, 4, 15, 18, 999))", state=state)
+    assert {"nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMigMode"} <= set(asked)

@@ -57,7 +57,11 @@ def vendor(folder: Path, name: str, answer: dict[str, Any]) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("source", [SOURCE, Path(device_probe.__file__)], ids=str)
+@pytest.mark.parametrize(
+    "source",
+    [SOURCE, Path(device_probe.__file__)],
+    ids=lambda source: source.stem,
+)
 def test_it_uses_the_standard_library_only(source: Path) -> None:
     tree = ast.parse(source.read_text())
     modules = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
