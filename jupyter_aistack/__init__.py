@@ -31,7 +31,7 @@ _HOMES = {
     "offloadable": "client.offload.offload",
     "on_notice": "client.notices",
     "request": "client.client",
-    "track": "tracking.run",
+    "track": "tracking.track",
     "train": "compute.training.train",
 }
 

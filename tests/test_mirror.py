@@ -154,7 +154,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.suspend.placement",
         "core.suspend.victims",
     },
-    "flows/test_enforcement.py": {"system.verify.child"},
     "flows/test_gpu_broker.py": {"testing"},
     "flows/test_lease_life.py": {
         "kernel.allocation",
@@ -265,7 +264,11 @@ DRIVEN_BY: dict[str, set[str]] = {
         "server.suspend.coordinator",
         "server.suspend.kernel_activity",
     },
-    "tracking/test_run.py": {"tracking.mlflow", "tracking.run_panel"},
+    "tracking/test_run.py": {
+        "tracking.mlflow",
+        "tracking.run_panel",
+        "tracking.track",
+    },
     "tracking/test_writer.py": {"tracking.store"},
 }
 """Modules by the test that drives them; names as seen from the package, "" for the

@@ -18,6 +18,7 @@ from jupyter_aistack.core.scheduling.lease_limits import with_limits
 from jupyter_aistack.exceptions import AIStackError, LedgerConflict
 
 from .host_state import HostState
+from .limit_enforcer import LimitEnforcer
 from .liveness import is_here
 from .processes import HolderProcesses
 from .suspend_support import SuspendSupport
@@ -39,6 +40,7 @@ class SchedulingCycle:
         withdrawals: what must be taken back first.
 
     Attributes:
+        limits: has what holds the leases follow their limits.
         placement_cache: what plans have worked out about the devices, kept from one
             plan to the next.
         suspend_policy: what leases are suspended by; None where it is switched off.
@@ -56,6 +58,7 @@ class SchedulingCycle:
         self._suspend_support = suspend_support
         self._withdrawals = withdrawals
         self.suspend_policy = suspend_support.policy
+        self.limits = LimitEnforcer(host_state, processes.pids)
         self._turn = threading.Lock()
         self.placement_cache = PlacementCache()
 
@@ -105,13 +108,16 @@ class SchedulingCycle:
             todo = with_limits(todo, snapshot, now)
             if todo.is_empty:
                 self._unprepare_ended(prepared, live)
+                self.limits.settle(todo, snapshot.leases)
                 return ()
 
+            self.limits.lower(todo, snapshot.leases)
             try:
                 events = self._host_state.ledger.apply(todo, now)
             except LedgerConflict:
                 continue  # the plan is of a version that is over: make it anew
             self._unprepare_ended(prepared, live - todo.ended())
+            self.limits.settle(todo, snapshot.leases)
             return events
         raise LedgerConflict(
             "the ledger is too busy: other brokers changed it each time a plan was "

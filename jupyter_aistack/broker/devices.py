@@ -5,11 +5,12 @@ measured.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from jupyter_aistack.core.enforcement.device_visibility import hidden_environment
+from jupyter_aistack.core.enforcement.limit_effect import LimitEffect, weakest
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.model.condition import Conditions, with_condition
 from jupyter_aistack.core.model.device import (
@@ -226,6 +227,12 @@ class DeviceManager:
         """
         for provider in self._owners_of(lease):
             provider.enter(lease, pid)
+
+    def adjust(self, lease: Lease, pids: Collection[int]) -> LimitEffect:
+        """Hold a lease in use to its limits of now. Raises `ProviderError`."""
+        devices = {d.id: d for d in self.inventory().devices}
+        owners = self._owners_of(lease)
+        return weakest([each.adjust(lease, devices, pids) for each in owners])
 
     def plan_room(self, wanted: Sequence[str], leases: Iterable[Lease]) -> MIGPlan:
         """Which MIG instances would be created for `wanted`, and why not for some.

@@ -5,9 +5,10 @@ the broker sees an error of a provider, or what stands for an unknown answer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
+from jupyter_aistack.core.enforcement.limit_effect import LimitEffect
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, Fault
 from jupyter_aistack.core.model.lease import Lease
@@ -68,6 +69,14 @@ class GuardedProvider(Provider):
 
     def enter(self, lease: Lease, pid: int) -> None:
         self._checked("enter", lambda: self.inner.enter(lease, pid), is_shown=True)
+
+    def adjust(
+        self, lease: Lease, devices: Mapping[str, Device], pids: Collection[int]
+    ) -> LimitEffect:
+        def ask() -> LimitEffect:
+            return _a(LimitEffect, self.inner.adjust(lease, devices, pids))
+
+        return self._checked("adjust", ask)
 
     def terminate(self, lease: Lease, pid: int) -> None:
         def ask() -> None:

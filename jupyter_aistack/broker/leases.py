@@ -42,7 +42,9 @@ from .withdrawals import Withdrawals
 log = logging.getLogger("jupyter_aistack")
 
 _UNPREPARED = "its preparation was broken off"
-_OF_PREPARATION = frozenset({ConditionKind.ENFORCEMENT_REDUCED})
+_OF_PREPARATION = frozenset(
+    {ConditionKind.ENFORCEMENT_REDUCED, ConditionKind.LIMIT_PENDING}
+)
 _OF_CHECK = frozenset(
     {
         ConditionKind.DEVICE_FAULT,
@@ -112,6 +114,7 @@ class Leases:
 
     def _prepare(self, lease: Lease) -> Preparation:
         prepared = self.preparation(lease)
+        self._cycle.limits.started_with(lease)
         self._record_enforcement(lease, prepared)
         pid = running_pid(lease.holder)
         reduced = None if pid is None else self._enter(lease, pid)

@@ -26,6 +26,7 @@ from jupyter_aistack.core.enforcement.memory_limits import (
     MemoryFill,
     PressureLevel,
     WatchedLease,
+    evaluate_lowered,
     evaluate_memory,
     fullest,
     granted_together,
@@ -204,8 +205,8 @@ class MemoryWatchdog:
         held: Mapping[str, Mapping[int, int | None] | None],
     ) -> None:
         """Check leases that the same processes use: they have one limit together."""
-        slices = [slice_ for lease in group for slice_ in lease.slices if slice_.uuid]
-        granted = granted_together([(s.uuid, s.memory_bytes) for s in slices])
+        now = self._clock()
+        granted = granted_together(_tolerated(group, now))
         if not granted.keys() & held.keys():
             return  # no provider lists processes there
 
@@ -213,8 +214,10 @@ class MemoryWatchdog:
         listed = frozenset().union(*(processes or () for processes in held.values()))
         programs = {pid: program_of(pid) for pid in pids & listed}
         fill = fullest(granted, held, pids, programs)
+        lowered = granted_together(_allowed(group))
+        above = fullest(lowered, held, pids, programs)
         for lease in group:
-            self._judge(lease, fill, self._action)
+            self._judge(lease, fill, above, self._action)
 
     def _check_in_all(self, leases: Sequence[Lease], sample: HostSample) -> None:
         """The host's memory, and devices whose processes no provider can list; they are
@@ -224,23 +227,41 @@ class MemoryWatchdog:
         for lease in leases:
             memory = used[lease.id].memory_bytes
             if memory is not None and lease.id not in self._by_process:
-                granted = sum(slice_.memory_bytes for slice_ in lease.slices)
-                fill = MemoryFill(memory_bytes=memory, granted_bytes=granted)
-                self._judge(lease, fill, MemoryAction.WARN)
+                now = self._clock()
+                tolerated = sum(lease.tolerated_bytes(s, now) for s in lease.slices)
+                allowed = sum(s.memory_bytes for s in lease.effective_slices)
+                fill = MemoryFill(memory_bytes=memory, granted_bytes=tolerated)
+                above = replace(fill, granted_bytes=allowed)
+                self._judge(lease, fill, above, MemoryAction.WARN)
 
     # -- saying it ---------------------------------------------------------------------
 
     def _judge(
-        self, lease: Lease, fill: MemoryFill | None, action: MemoryAction
+        self,
+        lease: Lease,
+        fill: MemoryFill | None,
+        above: MemoryFill | None,
+        action: MemoryAction,
     ) -> None:
+        """Judge a lease by what is tolerated now, or where that is more than it may use
+        from now on, by the latter (`above`).
+        """
         before = self._watched.get(lease.id, WatchedLease())
         holder = lease.holder
         is_kernel = holder.kind is HolderKind.KERNEL
         root = root_pid(holder) if is_kernel else None
         label = holder.label or f"{holder.kind.value} {holder.id}"
-        judgement = evaluate_memory(
-            before, fill, action=action, label=label, root=root, now=self._clock()
-        )
+        now = self._clock()
+        left = _grace_left(lease, now)
+        if left and _is_above_only(fill, above):
+            assert above is not None
+            judgement = evaluate_lowered(
+                before, above, label=label, seconds_left=left, now=now
+            )
+        else:
+            judgement = evaluate_memory(
+                before, fill, action=action, label=label, root=root, now=now
+            )
         self._watched[lease.id] = judgement.watched
         self._say(lease, judgement)
         if (process := judgement.culprit) is not None:
@@ -270,6 +291,37 @@ class MemoryWatchdog:
                 )
             else:
                 self._ledger.bind(lease.id, lease.token, now, conditions=update)
+
+
+def _tolerated(leases: Iterable[Lease], now: float) -> Iterator[tuple[str, int]]:
+    """Bytes that may be held now, by UUID."""
+    for lease in leases:
+        for slice_ in lease.slices:
+            if slice_.uuid:
+                yield slice_.uuid, lease.tolerated_bytes(slice_, now)
+
+
+def _allowed(leases: Iterable[Lease]) -> Iterator[tuple[str, int]]:
+    """Bytes that may be used from now on, by UUID."""
+    for lease in leases:
+        for slice_ in lease.effective_slices:
+            if slice_.uuid:
+                yield slice_.uuid, slice_.memory_bytes
+
+
+def _grace_left(lease: Lease, now: float) -> float:
+    """For how long what it held before its limit fell is left alone; 0 for none."""
+    lefts = [limit.grace_left(now) for limit in lease.limits]
+    return max(lefts, default=0.0)
+
+
+def _is_above_only(fill: MemoryFill | None, above: MemoryFill | None) -> bool:
+    """Whether more is held than may be used from now on, and no more than is
+    tolerated.
+    """
+    if fill is None or above is None:
+        return False
+    return above.share > 1 >= fill.share
 
 
 def _kind(condition: Condition | None) -> ConditionKind | None:

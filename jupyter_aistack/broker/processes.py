@@ -185,13 +185,16 @@ class HolderProcesses:
         }
 
     def holders(self) -> Holders:
-        """The processes of all live leases, and what these were granted of each device:
+        """The processes of all live leases, and what these may hold of each device:
         memory that others hold is foreign.
         """
         leases = self._host_state.leases()
         granted: Counter[str] = Counter()
-        for slice_ in (slice_ for lease in leases for slice_ in lease.occupied):
-            granted[slice_.device_id] += slice_.memory_bytes
+        now = self._host_state.now()
+        for lease in leases:
+            for slice_ in lease.occupied:
+                tolerated = lease.tolerated_bytes(slice_, now)
+                granted[slice_.device_id] += tolerated
         ours = frozenset().union(*self.pids(leases).values())
         return Holders(ours=ours, granted=granted)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from jupyter_aistack.core.enforcement.device_visibility import DeviceVisibility
+from jupyter_aistack.core.enforcement.limit_effect import LimitEffect
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, Fault
 from jupyter_aistack.core.model.lease import Lease
@@ -100,6 +101,25 @@ class Provider(ABC):
             ProviderError: it is held less firmly than `prepare` reported; the next
                 `prepare` reports how.
         """
+
+    def adjust(
+        self, lease: Lease, devices: Mapping[str, Device], pids: Collection[int]
+    ) -> LimitEffect:
+        """Hold a lease in use to its limits of now (`Lease.effective_slices`), which have
+        been raised or lowered since it was prepared. Called again with the same limits,
+        it changes nothing.
+
+        Args:
+            devices: this host's devices, by id.
+            pids: the processes of the lease, as far as they are known.
+
+        Returns:
+            When they hold for what runs; by default from its next start on.
+
+        Raises:
+            ProviderError: they could not be changed.
+        """
+        return LimitEffect.NEXT_START
 
     def clients(self, lease: Lease) -> frozenset[int] | None:
         """Processes that the server which holds this lease knows; None: no server holds

@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jupyter_aistack.core.enforcement.limit_effect import LimitEffect
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.model.device import (
     Device,
@@ -27,6 +28,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.system import cgroup
+from jupyter_aistack.system.affinity import rebind
 from jupyter_aistack.system.launcher import allowed_cores
 from jupyter_aistack.system.memory import total_bytes
 
@@ -88,7 +90,7 @@ class CPUProvider(Provider):
         """The lease's cores, and as many threads in each library that starts its
         own.
         """
-        slices = _cpu_slices(lease)
+        slices = _effective_slices(lease)
         cores = tuple(sorted({core for slice_ in slices for core in slice_.cores}))
         there = {
             core
@@ -108,8 +110,25 @@ class CPUProvider(Provider):
             cores=cores,
             memory_limit_bytes=sum(slice_.memory_bytes for slice_ in slices),
             enforced_by=Enforcement.CPU,
-            expects=Expectation(cores=bound, threads=threads),
+            expects=_expected(lease, bound, threads, there),
         )
+
+    def adjust(
+        self, lease: Lease, devices: Mapping[str, Device], pids: Collection[int]
+    ) -> LimitEffect:
+        """Bind the lease's processes to its cores of now. Threads that a program has
+        bound itself stay within them.
+        """
+        elastic = {slice_.device_id for slice_ in lease.elastic_slices}
+        own = [each for each in _cpu_slices(lease) if each.device_id in elastic]
+        if not own:
+            return LimitEffect.NOW
+        if sys.platform != "linux":
+            return LimitEffect.NEXT_START
+        guaranteed = {core for slice_ in own for core in slice_.cores}
+        cores = {core for each in _effective_slices(lease) for core in each.cores}
+        is_bound = rebind(pids, guaranteed, cores)
+        return LimitEffect.NOW if is_bound else LimitEffect.UNKNOWN
 
     def sample(
         self,
@@ -144,7 +163,9 @@ class CPUProvider(Provider):
         shares: Mapping[str, _BusyShare],
     ) -> DeviceSample:
         used = {
-            lease_id: self._use_of(_cpu_slices(lease), pids[lease_id], shares[lease_id])
+            lease_id: self._use_of(
+                _effective_slices(lease), pids[lease_id], shares[lease_id]
+            )
             for lease_id, lease in leases.items()
             if lease_id in pids
         }
@@ -296,6 +317,25 @@ def _model_name() -> str:
             return next(names, "") or platform.processor() or "CPU"
     except OSError:
         return platform.processor() or "CPU"
+
+
+def _expected(
+    lease: Lease, bound: tuple[int, ...] | None, threads: str, there: Collection[int]
+) -> Expectation:
+    """What a process must find; with a ceiling, at most: its cores change with those who
+    come and go.
+    """
+    elastic = lease.elastic_slices
+    if not elastic or lease.up_to is None:
+        return Expectation(cores=bound, threads=threads)
+    own = {core for slice_ in elastic for core in slice_.cores}
+    most = max(len(own), int(lease.up_to * len(there)))
+    return Expectation(most_cores=most if bound else None, threads=threads)
+
+
+def _effective_slices(lease: Lease) -> tuple[Slice, ...]:
+    slices = lease.effective_slices
+    return tuple(slice_ for slice_ in slices if slice_.kind is SliceKind.CPU)
 
 
 def _cpu_slices(lease: Lease) -> tuple[Slice, ...]:

@@ -10,11 +10,12 @@ import time
 import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from jupyter_aistack.core.enforcement.device_visibility import DeviceVisibility
+from jupyter_aistack.core.enforcement.limit_effect import LimitEffect
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import (
     Device,
@@ -201,7 +202,7 @@ class SimulatedProvider(Provider):
         with self._lock:
             held: defaultdict[str, int] = defaultdict(int)
             for lease in self._leases.values():
-                for slice_ in lease.slices:
+                for slice_ in lease.effective_slices:
                     held[slice_.device_id] += _memory_in_use(slice_, lease)
         return tuple(
             replace(
@@ -232,6 +233,14 @@ class SimulatedProvider(Provider):
         with self._lock:
             self._leases.pop(lease.id, None)
 
+    def adjust(
+        self, lease: Lease, devices: Mapping[str, Device], pids: Collection[int]
+    ) -> LimitEffect:
+        """It makes believe that it uses what it may."""
+        with self._lock:
+            self._leases[lease.id] = lease
+        return LimitEffect.NOW
+
     def has_moved(self, lease: Lease) -> None:
         """What it holds follows where its state is."""
         with self._lock:
@@ -239,7 +248,8 @@ class SimulatedProvider(Provider):
 
     def simulated_state(self, lease: Lease) -> int | None:
         """What `sample` makes believe that it holds."""
-        gpus = [slice_ for slice_ in lease.slices if slice_.kind is not SliceKind.CPU]
+        slices = lease.effective_slices
+        gpus = [slice_ for slice_ in slices if slice_.kind is not SliceKind.CPU]
         return max(
             (int(slice_.memory_bytes * MEMORY_IN_USE) for slice_ in gpus), default=0
         )
@@ -281,7 +291,7 @@ class SimulatedProvider(Provider):
         held = [
             (slice_, lease)
             for lease in self._leases.values()
-            for slice_ in lease.slices
+            for slice_ in lease.effective_slices
             if slice_.device_id == device.id
         ]
         shares = [_busy_share(lease) * slice_.fraction for slice_, lease in held]
@@ -329,7 +339,8 @@ def _instance(group: Group, index: int, number: int, host: str) -> MIGInstance:
 
 def _own_slices(lease: Lease, devices: Mapping[str, Device]) -> list[Slice]:
     simulated = {i for i, device in devices.items() if device.simulated}
-    own = [slice_ for slice_ in lease.slices if slice_.device_id in simulated]
+    slices = lease.effective_slices
+    own = [slice_ for slice_ in slices if slice_.device_id in simulated]
     for slice_ in own:
         device = devices[slice_.device_id]
         if device.problem:
@@ -342,7 +353,8 @@ def _own_slices(lease: Lease, devices: Mapping[str, Device]) -> list[Slice]:
 
 
 def _use_on(lease: Lease, device: Device) -> Usage:
-    held = [slice_ for slice_ in lease.slices if slice_.device_id == device.id]
+    slices = lease.effective_slices
+    held = [slice_ for slice_ in slices if slice_.device_id == device.id]
     return Usage(
         memory_bytes=sum(_memory_in_use(slice_, lease) for slice_ in held),
         utilization=float(_busy_share(lease)),

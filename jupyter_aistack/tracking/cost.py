@@ -144,7 +144,7 @@ def cost(client: Client | None = None, *, since: float = 0.0) -> Cost:
     """What this kernel and its workers have cost so far, from the ledger.
 
     Energy and peaks are those of its whole life, as far as they have been recorded;
-    a part of it is measured by a run (:func:`~jupyter_aistack.tracking.run.track`),
+    a part of it is measured by a run (:func:`~jupyter_aistack.tracking.track.track`),
     which has it in ``run.cost``.
 
     Args:

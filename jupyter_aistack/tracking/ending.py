@@ -11,7 +11,7 @@ import time
 from jupyter_aistack.exceptions import TrackingError
 
 from .opening import within
-from .progress import FlushProgress
+from .progress import FlushProgress, announced
 from .store import Job, RejectedByStore, Store, first_line
 from .writer import Writer, incomplete
 
@@ -86,6 +86,15 @@ def end_run(store: Store, writer: Writer, status: str, *, timeout: float) -> Non
         raise problem
 
 
+def end_at_once(store: Store, writer: Writer | None, status: str) -> None:
+    """End a run of which nothing more is to be stored, or that has not begun; within
+    seconds, and in silence where the store does not take even that.
+    """
+    if writer is not None:
+        writer.close(timeout=0)
+    _tell(_Finish(store, status))
+
+
 def _problem(
     store: Store, writer: Writer, finish: _Finish, *, is_done: bool, timeout: float
 ) -> TrackingError | None:
@@ -100,5 +109,9 @@ def _problem(
 def _end_out_of_turn(writer: Writer, finish: _Finish) -> None:
     """Tell the end while what is queued could not be stored."""
     writer.close(timeout=0)
-    with contextlib.suppress(Exception):
-        within(LAST_SECONDS, finish, "the run is being ended in its store")
+    _tell(finish)
+
+
+def _tell(finish: _Finish) -> None:
+    with contextlib.suppress(Exception), announced("ending the run in its store"):
+        within(LAST_SECONDS, finish)

@@ -13,6 +13,7 @@ from jupyter_aistack.exceptions import TrackingError
 from .active_run import ActiveRun
 from .bounds import Bounds, bounded, chosen_read_seconds, failure_of
 from .opening import one_sentence, open_experiment
+from .progress import announced
 from .store import (
     Batch,
     RejectedByStore,
@@ -57,12 +58,14 @@ class MLflowStore(Store):
         run_name: str | None,
         tags: Mapping[str, str],
     ) -> None:
-        _import_mlflow()
+        with announced("importing MLflow"):
+            _import_mlflow()
         self._bounds = Bounds(
             connect_seconds=CONNECT_SECONDS,
             read_seconds=chosen_read_seconds(READ_SECONDS),
         )
-        with _quiet(), bounded(self._bounds):
+        opening = announced(f"opening the tracking store {without_secrets(uri)}")
+        with opening, _quiet(), bounded(self._bounds):
             self._client, experiment_id = open_experiment(uri, experiment)
             with one_sentence(f"no run can be started in {without_secrets(uri)}"):
                 run = self._client.create_run(

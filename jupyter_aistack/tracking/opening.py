@@ -101,7 +101,7 @@ def _knock(uri: str, ask: Callable[[], T]) -> T:
     bounds = Bounds(connect_seconds=KNOCK_SECONDS, read_seconds=KNOCK_SECONDS)
     try:
         with bounded(bounds):
-            return within(KNOCK_SECONDS, ask, f"waiting for {shown} to answer")
+            return within(KNOCK_SECONDS, ask)
     except TimeoutError:
         why = f"it did not answer within {KNOCK_SECONDS:g} s"
     except TrackingError:
@@ -113,9 +113,9 @@ def _knock(uri: str, ask: Callable[[], T]) -> T:
     )
 
 
-def within(seconds: float, call: Callable[[], T], notice: str) -> T:
+def within(seconds: float, call: Callable[[], T]) -> T:
     """What `call` returns or raises in a thread of its own; looking up a name may take
-    longer than any time-out. People are given `notice` when it takes a while.
+    longer than any time-out.
 
     Raises:
         TimeoutError: it has not returned after `seconds`; it goes on unheard.
@@ -135,15 +135,10 @@ def within(seconds: float, call: Callable[[], T], notice: str) -> T:
         target=copy_context().run, args=(work,), name="aistack-knock", daemon=True
     )
     thread.start()
-    first = min(FIRST_SECONDS, seconds)
     try:
-        outcome = outcomes.get(timeout=first)
+        outcome = outcomes.get(timeout=seconds)
     except queue.Empty:
-        tell(notice)
-        try:
-            outcome = outcomes.get(timeout=seconds - first)
-        except queue.Empty:
-            raise TimeoutError from None
+        raise TimeoutError from None
     return outcome()
 
 

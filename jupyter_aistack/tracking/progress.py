@@ -4,8 +4,10 @@ line now and then.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from jupyter_aistack.system import standard_streams
 
@@ -16,6 +18,19 @@ FIRST_SECONDS = 2.0
 def tell(text: str) -> None:
     """Write a line where people look; where nobody can, nothing happens."""
     standard_streams.tell(f"tracking: {text}")
+
+
+@contextlib.contextmanager
+def announced(text: str) -> Iterator[None]:
+    """Tell people what they wait for, once it has taken `FIRST_SECONDS`."""
+    timer = threading.Timer(FIRST_SECONDS, tell, (text,))
+    timer.name = "aistack-announce"
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class FlushProgress:

@@ -1,6 +1,4 @@
-"""``track()``: one run of an experiment, from the first line of its ``with`` to the
-last.
-"""
+"""One run of an experiment, from the first line of its ``with`` to the last."""
 
 from __future__ import annotations
 
@@ -16,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from jupyter_aistack.client.display import Panel
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.exceptions import InvalidRequest, TrackingError
+from jupyter_aistack.system.completion import in_thread
 from jupyter_aistack.system.users import current_user
 
 from .artifacts import upload
 from .cost import Cost
-from .ending import end_run, status_of
+from .ending import end_at_once, end_run, status_of
 from .fingerprint import code_tags, data_fingerprint, notebook_tags
 from .progress import FlushProgress
 from .run_panel import run_panel
@@ -31,7 +30,6 @@ from .values import (
     MAX_PARAM,
     MAX_TAG,
     MetricSeries,
-    checked_experiment,
     checked_name,
     checked_number,
     checked_step,
@@ -49,47 +47,6 @@ FLUSH_SECONDS = 30.0
 
 TERMINATED_SECONDS = 5.0
 """The same when the process is told to end: who tells it will not wait for long."""
-
-
-def track(
-    experiment: str,
-    *,
-    run_name: str | None = None,
-    tags: Mapping[str, Any] | None = None,
-    params: Mapping[str, Any] | None = None,
-    tracking_uri: str | None = None,
-) -> Run:
-    """A run of `experiment`, to be used with ``with``.
-
-    It is stored in MLflow, by default in an SQLite file, so no server is needed. What
-    is logged goes to a queue in memory and is written by a thread, so a training loop
-    never waits for the store. Entering the ``with`` does, for seconds at most where a
-    server does not answer; leaving it waits as long as the store takes what is queued.
-
-    Inside the ``with`` it is MLflow's active run: ``mlflow.autolog`` and calls such as
-    ``mlflow.log_metric`` add to it.
-
-    Args:
-        experiment: name of the experiment; made when there is none.
-        run_name: name of the run; MLflow invents one otherwise.
-        tags, params: what to note at the start.
-        tracking_uri: where to store it; see
-            :func:`~jupyter_aistack.tracking.active_run.default_uri` for the default.
-
-    Raises (on entering the ``with``):
-        InvalidRequest: a name cannot be used.
-        TrackingError: the store cannot be opened, or its server does not answer.
-
-    Raises (on leaving it):
-        TrackingError: how much could not be stored, and why.
-    """
-    return Run(
-        checked_experiment(experiment),
-        run_name=run_name,
-        tags=tags or {},
-        params=params or {},
-        tracking_uri=tracking_uri,
-    )
 
 
 class Run:
@@ -245,6 +202,25 @@ class Run:
     # -- begin and end -----------------------------------------------------------------
 
     def __enter__(self) -> Run:
+        self._prepare()
+        try:
+            self._begin(self._opened())
+        except BaseException:
+            self._give_up()
+            raise
+        return self
+
+    async def __aenter__(self) -> Run:
+        self._prepare()
+        try:
+            # It begins here all the same: the signals to end are this thread's.
+            self._begin(await in_thread(self._opened))
+        except BaseException:
+            await in_thread(self._give_up)
+            raise
+        return self
+
+    def _prepare(self) -> None:
         if self._store is not None:
             raise TrackingError(
                 "this run has begun already; call track() again for another"
@@ -252,23 +228,19 @@ class Run:
         self._started_at = time.time()
         self._pid = os.getpid()
         self._meter = start_meter()
-        try:
-            self._begin()
-        except BaseException:
-            if self._meter:
-                self._meter.stop()
-            raise
-        return self
 
-    def _begin(self) -> None:
+    def _opened(self) -> MLflowStore:
+        """The run in its store, which is waited for."""
         from .active_run import default_uri
         from .mlflow import MLflowStore
 
         uri = self._tracking_uri or default_uri()
-        store = MLflowStore(
+        self._store = MLflowStore(
             uri, self.experiment, run_name=self._run_name, tags=self._tags_at_begin()
         )
-        self._store = store
+        return self._store
+
+    def _begin(self, store: MLflowStore) -> None:
         self.run_id = store.run_id
         self.status = "RUNNING"
         self._writer = Writer(store)
@@ -276,6 +248,15 @@ class Run:
         atexit.register(self._abandon)
         guard.add(self._terminate)
         self.params(self._first_params)
+
+    def _give_up(self) -> None:
+        """What did not begin is not left running in its store."""
+        if self._meter:
+            self._meter.stop()
+        if self.status == "RUNNING":
+            self._leave("KILLED")
+        if self._store:
+            end_at_once(self._store, self._writer, "KILLED")
 
     def _tags_at_begin(self) -> dict[str, str]:
         label = self._meter.label if self._meter else ""
@@ -292,17 +273,33 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self._is_ours_and_open():
-            return
+        if self._is_ours_and_open():
+            self._leave_with(error)
+            self._store_end(error)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._is_ours_and_open():
+            self._leave_with(error)
+            await in_thread(lambda: self._store_end(error))
+
+    def _leave_with(self, error: BaseException | None) -> None:
+        """End it here, before the store is told."""
         if error is not None and not isinstance(error, GeneratorExit):
             self.tag("aistack.error", f"{type(error).__name__}: {first_line(error)}")
-        try:
-            self._end(status_of(error))
-        except TrackingError as failure:
-            # The error of the work itself goes on to the user.
-            if error is None:
-                raise
-            log.warning("tracking: %s", failure.message)
+        self._log_last_tags()
+        self._leave(status_of(error))
+
+    def _store_end(self, error: BaseException | None) -> None:
+        """Wait until all is stored, and tell the store the end."""
+        if error is None:
+            self._end(FLUSH_SECONDS)
+        else:  # which goes on to the user, and not what the store says
+            self._end_or_warn(FLUSH_SECONDS)
 
     def _is_ours_and_open(self) -> bool:
         """Whether this process may end the run: a child forked inside the ``with`` may
@@ -312,14 +309,20 @@ class Run:
 
     def _abandon(self) -> None:
         """The process ends with the run still open."""
-        if not self._is_ours_and_open():
-            return
-        try:
-            self._end("KILLED")
-        except TrackingError as failure:
-            log.warning("tracking: %s", failure.message)
+        if self._is_ours_and_open():
+            self._log_last_tags()
+            self._leave("KILLED")
+            self._end_or_warn(FLUSH_SECONDS)
 
-    def _end(self, status: str) -> None:
+    def _terminate(self) -> None:
+        """The process has been told to end. The main thread is stopped anywhere, so no
+        broker is asked: a lock of its client may be held.
+        """
+        if self._is_ours_and_open():
+            self._leave("KILLED")
+            self._end_or_warn(TERMINATED_SECONDS)
+
+    def _log_last_tags(self) -> None:
         if self._meter:
             self._meter.stop()
         tags = self._slice_tags()
@@ -327,28 +330,24 @@ class Run:
             tags |= notebook_tags(self._meter.label)
         for name, value in tags.items():
             self._open().tag(name, value)
-        self._close(status, FLUSH_SECONDS)
 
-    def _terminate(self) -> None:
-        """The process has been told to end. The main thread is stopped anywhere, so no
-        broker is asked: a lock of its client may be held.
-        """
-        if not self._is_ours_and_open():
-            return
-        try:
-            self._close("KILLED", TERMINATED_SECONDS)
-        except TrackingError as failure:
-            log.warning("tracking: %s", failure.message)
-
-    def _close(self, status: str, timeout: float) -> None:
-        writer = self._open()
+    def _leave(self, status: str) -> None:
         store = self._begun()
         self._log_cost()
         self.status = status
         atexit.unregister(self._abandon)
         guard.remove(self._terminate)
         store.active_run.end()
-        end_run(store, writer, status, timeout=timeout)
+
+    def _end_or_warn(self, timeout: float) -> None:
+        try:
+            self._end(timeout)
+        except TrackingError as failure:
+            log.warning("tracking: %s", failure.message)
+
+    def _end(self, timeout: float) -> None:
+        assert self._writer is not None  # it has begun
+        end_run(self._begun(), self._writer, self.status, timeout=timeout)
 
     def _log_cost(self) -> None:
         """The cost as metrics; what is not known is not logged."""
@@ -375,7 +374,7 @@ class Run:
         return self._writer
 
     def _begun(self) -> MLflowStore:
-        assert self._store is not None  # _open() was called before
+        assert self._store is not None  # it has begun
         return self._store
 
     def panel(self) -> Panel:

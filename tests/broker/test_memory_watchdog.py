@@ -53,11 +53,14 @@ def broker(lists: Lists, clock: ManualClock) -> Iterator[Broker]:
 
 
 def lease_of(
-    broker: Broker, spec: str = "1/2", name: str = "kernel-1", **fields: Any
+    broker: Broker,
+    spec: str = "1/2",
+    name: str = "kernel-1",
+    up_to: str = "",
+    **fields: Any,
 ) -> Lease:
-    request = broker.submit(
-        spec, holder(name, **{"pid": SELF, "label": "train.ipynb", **fields})
-    )
+    who = holder(name, **{"pid": SELF, "label": "train.ipynb", **fields})
+    request = broker.submit(spec, who, up_to=up_to)
     return broker.lease(request.lease_id)
 
 
@@ -436,3 +439,46 @@ def test_a_second_broker_of_the_host_says_nothing_twice(
 def test_the_program_is_named_and_its_arguments_are_not() -> None:
     assert program_of(SELF) == Path("/proc/self/comm").read_text().strip()
     assert program_of(2**22) == ""
+
+
+# -- a ceiling -------------------------------------------------------------------------
+
+
+def condition_kinds(broker: Broker, lease: Lease) -> list[str]:
+    return [each.kind.value for each in broker.lease(lease.id).conditions]
+
+
+def test_a_lease_may_hold_what_nobody_else_has_leased(
+    broker: Broker, look: Any
+) -> None:
+    lease = lease_of(broker, "1/4", up_to="1/1")
+    look({SELF: 70})
+    assert condition_kinds(broker, lease) == []
+    look({SELF: 75})
+    assert condition_kinds(broker, lease) == ["MemoryPressure"]
+
+
+def test_what_it_holds_above_a_lowered_limit_is_left_alone_for_a_minute(
+    broker: Broker, look: Any
+) -> None:
+    lease = lease_of(broker, "1/4", up_to="1/1")
+    look({SELF: 70})
+    other = lease_of(broker, "1/2", name="kernel-2", pid=os.getppid())
+    assert other.is_live  # it does not wait for what the first holds
+
+    look({SELF: 70})
+    (condition,) = broker.lease(lease.id).conditions
+    assert condition.kind is ConditionKind.LIMIT_LOWERED
+    assert "holds 70.0 GiB of 40.0 GiB" in condition.message
+    assert broker.memory.take_breaches() == ()
+    assert kinds(broker) == ["LeaseNearMemory"]
+
+    look({SELF: 70}, seconds=60.0)
+    assert condition_kinds(broker, lease) == ["MemoryExceeded"]
+    (breach,) = broker.memory.take_breaches()
+    assert breach.lease.id == lease.id
+
+    # Within what it may use, above what it was granted: nothing is done.
+    look({SELF: 30})
+    assert condition_kinds(broker, lease) == []
+    assert broker.memory.take_breaches() == ()

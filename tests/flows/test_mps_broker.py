@@ -581,3 +581,106 @@ def test_a_limit_that_may_not_be_set_leaves_the_namespace_and_says_so(box: Box) 
     assert ask("prepared('1/2').enforced_by.value") == "L2"
     assert "the root helper refuses hold" in ask("conditions_text(only().conditions)")
     assert ask("broker.prepare(only()).expects").memory_free == 40 * 1024 * MIB
+
+
+# -- a ceiling -------------------------------------------------------------------------
+
+CEILINGS = """
+from tests.fakes.mps.stub_mps import client_view, told
+def in_use(spec, name, up_to=""):
+    request = broker.submit(spec, holder(name, pid=os.getppid()), up_to=up_to)
+    lease = broker.lease(request.lease_id)
+    prepared = broker.prepare(lease)
+    broker.activate(lease.id, lease.token, verified=True)
+    return lease, prepared
+def seen(prepared):
+    return client_view(prepared.environment, told())
+def pending(lease):
+    return [c.text for c in broker.lease(lease.id).conditions if c.kind == "LimitPending"]
+"""
+ALL = {"mps": True, "multiprocessors": 132, "mib": 80 * 1024}
+HALF = {"mps": True, "multiprocessors": 66, "mib": 40 * 1024}
+
+
+def test_a_namespace_is_lowered_and_raised_under_the_process_it_holds(
+    box: Box,
+) -> None:
+    ask = box.start()
+    ask.run(CEILINGS)
+    ask.run("first, prepared = in_use('1/4', 'kernel-1', '1/1')")
+    assert ask("seen(prepared)") == ALL
+    # What it is started with is its ceiling, and the namespace holds it to less.
+    limit = "prepared.environment['CUDA_MPS_PINNED_DEVICE_MEM_LIMIT']"
+    assert ask(limit) == f"0={80 * 1024}M"
+    assert ask("prepared.expects.memory_free") == 80 * GIB
+
+    ask.run("second, other = in_use('1/2', 'kernel-2')")
+    assert ask("seen(prepared)") == HALF
+    assert ask("seen(other)") == HALF
+    ask.run("broker.release(second.id, second.token)")
+    assert ask("seen(prepared)") == ALL
+    assert ask("pending(first)") == []
+
+
+def test_an_older_daemon_changes_a_limit_with_the_next_start_and_says_so(
+    box: Box,
+) -> None:
+    ask = box.start(OLD + GPU)
+    ask.run(CEILINGS)
+    ask.run("first, prepared = in_use('1/4', 'kernel-1', '1/1')")
+    assert ask("prepared.environment['CUDA_MPS_ACTIVE_THREAD_PERCENTAGE']") == "100"
+    ask.run("second, other = in_use('1/2', 'kernel-2')")
+    assert ask("pending(first)") == [
+        "another limit: 1/2 from the next start of its process on: what holds it now "
+        "cannot be changed while it runs"
+    ]
+    ask.run("prepared = broker.prepare(broker.lease(first.id))")
+    assert ask("prepared.environment['CUDA_MPS_ACTIVE_THREAD_PERCENTAGE']") == "50"
+    assert ask("prepared.expects.memory_free") == 40 * GIB
+    assert ask("seen(prepared)") == HALF
+    assert ask("pending(first)") == []
+
+
+def test_a_control_group_is_lowered_under_processes_and_raised_without(
+    box: Box,
+) -> None:
+    ask = box.start()
+    box.with_groups()
+    ask.run("clock.advance(100)")
+    ask.run(CEILINGS)
+    ask.run("first, prepared = in_use('1/4', 'kernel-1', '1/1')")
+    assert ask("prepared.enforced_by.value") == "L3"
+    groups = box.groups / "aistack" / f"u{os.getuid()}"
+    (group,) = (path for path in groups.iterdir() if path.is_dir())
+
+    def most() -> str:
+        return (group / "dmem.max").read_text()
+
+    assert str(80 * GIB) in most()
+    ask.run("second, other = in_use('1/2', 'kernel-2')")
+    assert str(40 * GIB) in most()
+    assert ask("pending(first)") == []
+
+    # The helper raises no limit that processes run under.
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    ask.run("broker.release(second.id, second.token)")
+    assert str(40 * GIB) in most()
+    assert len(ask("pending(first)")) == 1
+    (group / "cgroup.procs").write_text("")
+    ask.run("broker.prepare(broker.lease(first.id))")
+    assert str(80 * GIB) in most()
+    assert ask("pending(first)") == []
+
+
+def test_without_mps_the_frameworks_of_a_kernel_follow(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    ask = box.start()
+    ask.run(CEILINGS)
+    ask.run("first, prepared = in_use('1/4', 'kernel-1', '1/1')")
+    share = "broker.preparation(broker.lease(first.id)).environment"
+    assert float(ask(f"{share}['AISTACK_MEMORY_FRACTION']")) > 0.9
+    ask.run("second, other = in_use('1/2', 'kernel-2')")
+    assert float(ask(f"{share}['AISTACK_MEMORY_FRACTION']")) < 0.5
+    assert ask("pending(first)") == []

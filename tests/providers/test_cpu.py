@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import psutil
 import pytest
 
+from jupyter_aistack.core.enforcement.limit_effect import LimitEffect
 from jupyter_aistack.core.enforcement.preparation import Expectation
 from jupyter_aistack.core.enforcement.verification import mismatch
 from jupyter_aistack.core.model.device import (
@@ -22,6 +24,7 @@ from jupyter_aistack.core.model.device import (
     Slice,
     SliceKind,
 )
+from jupyter_aistack.core.model.limit import SliceLimit
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.core.model.units import MIB
@@ -29,6 +32,7 @@ from jupyter_aistack.core.placement.placement import place
 from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.providers.cpu import THREAD_VARIABLES, CPUProvider
 from jupyter_aistack.testing import ManualClock
+from tests.fakes.ceilings import a_lease
 from tests.fakes.measuring import device_usage, usage
 
 pytestmark = pytest.mark.skipif(
@@ -300,3 +304,48 @@ def _burn(pid: int, seconds: float) -> None:
     while process.cpu_times().user < seconds:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+# -- a ceiling -------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_lease_with_a_ceiling_is_widened_and_narrowed_while_it_runs(
+    device: Device, child: subprocess.Popen[str]
+) -> None:
+    first, second = device.cores[:2]
+    provider = CPUProvider()
+    devices = {each.id: each for each in provider.discover("box")}
+    narrow = a_lease(1, [slice_of(device, first)], "1/1")
+    limit = SliceLimit(
+        device_id=device.id,
+        fraction=Fraction(1),
+        memory_bytes=device.memory_bytes,
+        cores=(first, second),
+    )
+    wide = replace(narrow, limits=(limit,))
+    prepared = provider.prepare(wide, devices)
+    assert prepared.cores == (first, second)
+    assert prepared.environment["OMP_NUM_THREADS"] == "2"
+    assert prepared.memory_limit_bytes == device.memory_bytes
+    # Its cores come and go while it is checked from inside: at most its ceiling.
+    assert prepared.expects.cores is None
+    assert prepared.expects.most_cores == len(device.cores)
+    assert not mismatch(prepared.expects, {"cores": [first], "threads": "2"})
+
+    os.sched_setaffinity(child.pid, {first})
+    assert provider.adjust(wide, devices, [child.pid]) is LimitEffect.NOW
+    assert os.sched_getaffinity(child.pid) == {first, second}
+    assert provider.adjust(narrow, devices, [child.pid]) is LimitEffect.NOW
+    assert os.sched_getaffinity(child.pid) == {first}
+    assert provider.adjust(wide, devices, []) is LimitEffect.UNKNOWN
+
+
+def test_a_ceiling_below_all_cores_is_checked_from_inside(device: Device) -> None:
+    low = a_lease(1, [slice_of(device, device.cores[0])], "1/1")
+    low = replace(low, up_to=Fraction(1, max(2, len(device.cores))))
+    provider = CPUProvider()
+    devices = {each.id: each for each in provider.discover("box")}
+    expects = provider.prepare(low, devices).expects
+    seen = {"cores": list(range(4)), "threads": "1"}
+    assert mismatch(expects, seen) == "the process may run on 4 CPU cores instead of 1"

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import pytest
 
-from jupyter_aistack.tracking.progress import FlushProgress, tell
+from jupyter_aistack.tracking import progress
+from jupyter_aistack.tracking.progress import FlushProgress, announced, tell
+from tests.fakes.waiting import wait_until
 
 
 class Closed:
@@ -38,3 +41,27 @@ def test_a_short_wait_is_silent_and_a_long_one_is_told_less_and_less_often() -> 
 def test_a_line_for_nobody_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Closed())
     tell("nobody reads this")
+
+
+def announcers() -> list[threading.Thread]:
+    return [
+        thread for thread in threading.enumerate() if thread.name == "aistack-announce"
+    ]
+
+
+def test_a_wait_is_announced_once_it_takes_a_while(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.01)
+    with announced("opening the store"):
+        wait_until(lambda: not announcers())
+    assert capsys.readouterr().err == "tracking: opening the store\n"
+
+
+def test_a_wait_that_was_short_is_never_announced(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with announced("opening the store"):
+        assert len(announcers()) == 1
+    wait_until(lambda: not announcers())
+    assert capsys.readouterr().err == ""

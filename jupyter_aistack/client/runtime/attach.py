@@ -103,7 +103,7 @@ def attach(prepared: Preparation) -> SavedEnvironment:
     try:
         os.environ.update(wanted)
         _bind_threads(prepared.cores)
-        _limit_threads(prepared.environment.get("OMP_NUM_THREADS"))
+        limit_threads(prepared.environment.get("OMP_NUM_THREADS"))
         cap_memory(prepared.environment)
     except BaseException:
         detach(before)
@@ -123,7 +123,7 @@ def detach(before: SavedEnvironment) -> None:
     for thread, cores in before.cores_of_threads.items():
         _bind_thread(thread, sorted(cores))
     threads = before.threads or len(before.cores) or 1
-    _limit_threads(str(threads))
+    limit_threads(str(threads))
     if before.pools is not None:
         before.pools.restore_original_limits()
     cap_memory(os.environ)
@@ -145,17 +145,35 @@ def restore_environment(prepared: Preparation) -> None:
     if prepared.cores and hasattr(os, "sched_getaffinity"):
         cores = sorted(os.sched_getaffinity(os.getppid()))
         _bind_threads(cores)
-        _limit_threads(str(len(cores)))
+        limit_threads(str(len(cores)))
 
 
-def verify(expects: Expectation, is_client: child.IsClient | None = None) -> Verdict:
+OnCheck = child.OnSlow
+"""Called with the seconds so far while it takes long to check what a process got: a
+driver's first start may.
+"""
+
+
+def unheard(seconds: float) -> None:
+    """Nobody is told of the wait."""
+
+
+def verify(
+    expects: Expectation,
+    is_client: child.IsClient | None = None,
+    on_slow: OnCheck = unheard,
+) -> Verdict:
     """Find out what a process with our environment really sees; see
     :func:`jupyter_aistack.system.verify.child.verify`.
 
     A child finds out, and this process is left untouched by CUDA.
     """
     return child.verify(
-        expects, interpreter=sys.executable, environment=os.environ, is_client=is_client
+        expects,
+        interpreter=sys.executable,
+        environment=os.environ,
+        is_client=is_client,
+        on_slow=on_slow,
     )
 
 
@@ -197,7 +215,7 @@ def _torch_threads() -> int | None:
     return int(torch.get_num_threads())
 
 
-def _limit_threads(count: str | None) -> None:
+def limit_threads(count: str | None) -> None:
     """Tell the thread pools that exist already; later pools read the environment."""
     if not count:
         return

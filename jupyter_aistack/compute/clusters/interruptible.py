@@ -13,9 +13,9 @@ from typing import Any, Self, TypeVar
 from distributed import SpecCluster, Status
 
 from jupyter_aistack.exceptions import ClusterError
+from jupyter_aistack.system.completion import completed
 from jupyter_aistack.system.interrupts import DeferredInterrupts
 
-from .completion import completed
 from .failures import reasons
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from distributed import Nanny, Status
 
 from jupyter_aistack.client.client import LeaseHandle
 from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.system.completion import in_thread
 
-from .completion import in_thread
 from .worker_leases import WorkerLeases
 from .worker_spec import withheld
 

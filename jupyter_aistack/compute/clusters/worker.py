@@ -23,6 +23,7 @@ from jupyter_aistack.core.enforcement.verification import (
     not_verified,
 )
 from jupyter_aistack.exceptions import AIStackError, ClusterError
+from jupyter_aistack.system.completion import completed, in_thread
 from jupyter_aistack.system.process_tree import (
     killed,
     send_kill,
@@ -30,7 +31,6 @@ from jupyter_aistack.system.process_tree import (
 )
 from jupyter_aistack.system.verify.child import listed
 
-from .completion import completed, in_thread
 from .failures import reasons
 from .nanny import SliceNanny
 from .worker_leases import WorkerLeases
@@ -157,6 +157,7 @@ class LeasedWorker(ProcessInterface):
         self._check_wanted()
         self._set_stage("starting")
         await self._launch(lease)
+        self._set_stage("being checked")
         verification = asyncio.ensure_future(self._verify(lease))
         await self._until_given_up(verification)
         if not verification.done():

@@ -14,9 +14,8 @@ from jupyter_aistack.client.client import Client, LeaseHandle
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.exceptions import AcquireTimeout, ClusterError
+from jupyter_aistack.system.completion import in_thread
 from jupyter_aistack.system.memory import total_bytes
-
-from .completion import in_thread
 
 FIRST_POLL_SECONDS = 0.1
 LAST_POLL_SECONDS = 1.0

@@ -173,6 +173,24 @@ def _shares(interval: Interval, holders: Sequence[SliceHolding]) -> dict[str, fl
     }
 
 
+def charged_share(holding: SliceHolding, interval: Interval) -> float:
+    """The share of the device that a lease is charged: its guarantee, used or not, and
+    what was seen in use above it, of multiprocessors or of memory.
+
+    What is unknown is not charged, and nothing beyond the lease's ceiling.
+    """
+    lease = holding.lease
+    elastic = {slice_.device_id for slice_ in lease.elastic_slices}
+    if lease.up_to is None or interval.device.id not in elastic:
+        return holding.share
+    measured = interval.busy.get(lease.id, 0.0)
+    memory = interval.load.memory.get(lease.id)
+    whole = interval.device.memory_bytes
+    if memory is not None and interval.is_watched and whole:
+        measured = max(measured, memory / whole)
+    return max(holding.share, min(measured, float(lease.up_to)))
+
+
 def _metered(interval: Interval, holders: Sequence[SliceHolding]) -> frozenset[str]:
     """The leases whose energy is known: their activity is, or all is their own."""
     if interval.others is not None:
@@ -184,7 +202,7 @@ def _metered(interval: Interval, holders: Sequence[SliceHolding]) -> frozenset[s
 def _of_system(
     interval: Interval, holders: Sequence[SliceHolding], parts: Parts
 ) -> UsageRecord:
-    held = sum(holding.share * holding.seconds for holding in holders)
+    held = sum(charged_share(each, interval) * each.seconds for each in holders)
     return UsageRecord(
         **_where(interval),
         seconds=interval.seconds,
@@ -221,7 +239,7 @@ def _of_lease(
             whole,
             cell=cell,
             seconds=seconds,
-            share_seconds=holding.share * seconds,
+            share_seconds=charged_share(holding, interval) * seconds,
             millijoules=sum(by_cell[cell]),
             metered_seconds=seconds if is_metered else 0.0,
             estimated_millijoules=by_cell[cell][1] if is_estimated else 0,

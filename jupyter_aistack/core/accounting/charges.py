@@ -37,7 +37,8 @@ class UsageRecord:
             process) it works for.
         kind: ``gpu``, ``cpu`` or ``simulated``.
         seconds: how long it was held.
-        share_seconds: that times the share of the device it was granted.
+        share_seconds: that times the share of the device it was granted, and what was
+            seen in use above it where the lease has a ceiling.
         millijoules: energy, over `metered_seconds`.
         metered_seconds: for how long its energy is known.
         estimated_millijoules: of `millijoules`, work that was divided among leases by

@@ -20,7 +20,7 @@ from jupyter_aistack.core.model.condition import (
 )
 from jupyter_aistack.core.model.device import ProcessUse
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.units import MIB, format_bytes
+from jupyter_aistack.core.model.units import MIB, format_bytes, format_duration
 
 NEAR_SHARE = 0.9
 CALM_SHARE = 0.85
@@ -37,6 +37,7 @@ UNMEASURED = "it cannot be measured now, so nothing watches its bound"
 MEMORY_KINDS = frozenset(
     {
         ConditionKind.MEMORY_EXCEEDED,
+        ConditionKind.LIMIT_LOWERED,
         ConditionKind.MEMORY_PRESSURE,
         ConditionKind.MEMORY_UNKNOWN,
     }
@@ -196,7 +197,7 @@ def evaluate_memory(
 
     level = _level(before.level, fill)
     condition = before.condition
-    if level is not before.level or _is_unknown(condition):
+    if level is not before.level or _is_of_another(condition):
         condition = _condition(level, fill, label, now)
     watched = WatchedLease(
         level=level,
@@ -214,6 +215,35 @@ def evaluate_memory(
     return Judgement(
         watched=watched, is_worse=_RANK[level] > _RANK[before.level], culprit=culprit
     )
+
+
+def evaluate_lowered(
+    before: WatchedLease,
+    fill: MemoryFill,
+    *,
+    label: str,
+    seconds_left: float,
+    now: float,
+) -> Judgement:
+    """What it means that a lease holds more than it may since others came: its holder is
+    told what to free, and for a while nothing is done about it.
+
+    Args:
+        fill: what it holds, of what it may hold from now on.
+        label: as in `evaluate_memory`.
+        seconds_left: for how long it is left alone.
+    """
+    left = format_duration(seconds_left)
+    words = (
+        f"{sentence(fill, label)}, for others need the rest; free it within {left}, or "
+        "it is over its memory"
+    )
+    condition = new_condition(ConditionKind.LIMIT_LOWERED, words, now)
+    known = before.condition
+    if known is not None and known.kind is condition.kind:
+        condition = known
+    watched = WatchedLease(level=PressureLevel.NEAR, condition=condition)
+    return Judgement(watched=watched, is_worse=before.level is PressureLevel.CALM)
 
 
 def _level(before: PressureLevel, fill: MemoryFill) -> PressureLevel:
@@ -242,8 +272,10 @@ def _culprit(
     return next((process for process in holding if process.pid != root), holding[0])
 
 
-def _is_unknown(condition: Condition | None) -> bool:
-    return condition is not None and condition.kind is ConditionKind.MEMORY_UNKNOWN
+def _is_of_another(condition: Condition | None) -> bool:
+    """Whether a condition says nothing of how full the lease is."""
+    others = (ConditionKind.MEMORY_UNKNOWN, ConditionKind.LIMIT_LOWERED)
+    return condition is not None and condition.kind in others
 
 
 def _condition(

@@ -18,6 +18,7 @@ class Expectation:
     Attributes:
         visible: UUIDs of the devices that CUDA shows.
         cores: ids of the CPU cores it may run on.
+        most_cores: how many CPU cores it may run on, at most.
         threads: ``OMP_NUM_THREADS``.
         memory_total: bytes of device memory it sees, at most.
         memory_free: bytes of device memory it may take, at most.
@@ -28,6 +29,7 @@ class Expectation:
 
     visible: tuple[str, ...] | None = None
     cores: tuple[int, ...] | None = None
+    most_cores: int | None = None
     threads: str | None = None
     memory_total: int | None = None
     memory_free: int | None = None

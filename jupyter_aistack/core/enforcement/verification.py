@@ -50,6 +50,11 @@ def _differences(expects: Expectation, seen: Mapping[str, object]) -> Iterator[s
     yield from _exact_differences(expects, seen)
     yield from _memory_differences(expects, seen)
 
+    cores = seen.get("cores")
+    most = expects.most_cores
+    if most is not None and isinstance(cores, Sequence) and len(cores) > most:
+        yield f"the process may run on {len(cores)} CPU cores instead of {most}"
+
     promised = expects.multiprocessors
     actual = seen.get("multiprocessors")
     if promised is not None and isinstance(actual, int) and actual > promised:

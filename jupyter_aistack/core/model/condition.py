@@ -19,9 +19,11 @@ class ConditionKind(StrEnum):
     MEMORY_EXCEEDED = "MemoryExceeded"  # its processes hold more than it has
     NOT_ENFORCED = "NotEnforced"  # its process sees more than was granted
     FAILED = "Failed"  # why it ended as failed
+    LIMIT_LOWERED = "LimitLowered"  # it holds more than it may since others came
     MEMORY_PRESSURE = "MemoryPressure"  # its processes are near its memory
     MEMORY_UNKNOWN = "MemoryUnknown"  # what they hold cannot be measured
     NOT_VERIFIED = "NotVerified"  # what its process sees could not be checked
+    LIMIT_PENDING = "LimitPending"  # its limit of now holds from its next start on
     ENFORCEMENT_REDUCED = "EnforcementReduced"  # held at a lower level than available
     NOTE = "Note"  # anything else, e.g. until when it is lent
 
@@ -49,9 +51,11 @@ _LABELS = {
     ConditionKind.MEMORY_EXCEEDED: "over its memory",
     ConditionKind.NOT_ENFORCED: "not enforced",
     ConditionKind.FAILED: "",
+    ConditionKind.LIMIT_LOWERED: "above its lowered limit",
     ConditionKind.MEMORY_PRESSURE: "near its memory",
     ConditionKind.MEMORY_UNKNOWN: "memory unknown",
     ConditionKind.NOT_VERIFIED: "could not be verified",
+    ConditionKind.LIMIT_PENDING: "another limit",
     ConditionKind.ENFORCEMENT_REDUCED: "enforced at a lower level than available",
     ConditionKind.NOTE: "",
 }
@@ -60,6 +64,7 @@ _SEVERITIES = {
     ConditionKind.MEMORY_EXCEEDED: Severity.ERROR,
     ConditionKind.NOT_ENFORCED: Severity.ERROR,
     ConditionKind.FAILED: Severity.ERROR,
+    ConditionKind.LIMIT_LOWERED: Severity.WARNING,
     ConditionKind.MEMORY_PRESSURE: Severity.WARNING,
 }
 _PRECEDENCE = {kind: rank for rank, kind in enumerate(ConditionKind)}

@@ -219,6 +219,15 @@ class Lease:
             return self.slices
         return tuple(limited(slice_, self.limits) for slice_ in self.slices)
 
+    def tolerated_bytes(self, slice_: Slice, now: float) -> int:
+        """Bytes that its processes may hold of a slice: what they may use, and for a
+        while what they might before that was lowered.
+        """
+        for limit in self.limits:
+            if limit.device_id == slice_.device_id:
+                return limit.tolerated_bytes(now)
+        return slice_.memory_bytes
+
     @property
     def elastic_slices(self) -> tuple[Slice, ...]:
         """Its slices that have a ceiling: shares of GPUs, or where it has none, of the

@@ -34,15 +34,17 @@ class SliceLimit:
     lowered_at: float | None = None
     lowered_from_bytes: int = 0
 
-    def is_in_grace(self, now: float) -> bool:
-        """Whether what was used before it was lowered is left alone still."""
-        if self.lowered_at is None:
-            return False
-        return 0 <= now - self.lowered_at < LOWERED_GRACE_SECONDS
+    def grace_left(self, now: float) -> float:
+        """For how long what was used before it was lowered is left alone still, in
+        seconds; 0 for no longer.
+        """
+        if self.lowered_at is None or now < self.lowered_at:
+            return 0.0
+        return max(0.0, self.lowered_at + LOWERED_GRACE_SECONDS - now)
 
     def tolerated_bytes(self, now: float) -> int:
         """Bytes that may be held now: for a while those from before it was lowered."""
-        if self.is_in_grace(now):
+        if self.grace_left(now):
             return max(self.memory_bytes, self.lowered_from_bytes)
         return self.memory_bytes
 

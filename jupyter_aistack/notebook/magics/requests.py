@@ -60,7 +60,8 @@ class KernelRequests:
                 duration=duration,
                 preemptible=arguments.preemptible,
                 label=label,
-                on_wait=progress,
+                on_wait=progress.show_place,
+                on_check=progress.show_check,
             )
 
     def label(self) -> str:

@@ -17,6 +17,7 @@ from jupyter_aistack.notebook.module_names import PROCESS_LEASES
 from jupyter_aistack.notebook.panels.views import arrived_line, waiting_line
 
 from .launch_lease import LaunchLease
+from .limit_follower import LimitFollower
 
 if TYPE_CHECKING:
     from jupyter_aistack.client.client import Client, LeaseHandle
@@ -65,9 +66,11 @@ class LeaseSync:
         self.patience_seconds = patience_seconds
         self._launch_request = os.environ.get("AISTACK_REQUEST", "")
         self._is_waiting_told = not self._launch_request
+        self._is_slowness_told = False
         self._thread: threading.Thread | None = None
         self._answer: Mine | None = None
         self._launch_lease = LaunchLease(connect)
+        self._limits = LimitFollower()
 
     def before_cell(self, *_: Any) -> None:
         """IPython's ``pre_run_cell``; never raises."""
@@ -130,6 +133,7 @@ class LeaseSync:
         notices.watcher.update_in_background(watched_leases(mine))
         if attached() is None:
             self._attach_new(mine)
+        self._limits.follow(mine)
 
     def _attach_new(self, mine: Mine) -> None:
         """Attach the first lease that came from elsewhere, or say what is waited
@@ -159,8 +163,9 @@ class LeaseSync:
             return False
         self.pending = None
         self._is_waiting_told = True
+        self._is_slowness_told = False
         try:
-            lease = handle.attach().lease or {}
+            lease = handle.attach(on_check=self._say_slow).lease or {}
         except AIStackError as error:
             self._say(
                 f"{handle.spec} ({handle.id}) came and was given back: {error.message}"
@@ -168,3 +173,9 @@ class LeaseSync:
         else:
             self._say(arrived_line(lease))
         return True
+
+    def _say_slow(self, seconds: float) -> None:
+        """Say once that a check takes long."""
+        if not self._is_slowness_told:
+            self._is_slowness_told = True
+            self._say("a lease came, and is being checked: its driver starts slowly")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from jupyter_aistack.core.enforcement.limit_effect import LimitEffect
 from jupyter_aistack.core.enforcement.preparation import NOTHING_EXPECTED, Expectation
 from jupyter_aistack.core.model.condition import (
     ConditionKind,
@@ -24,17 +25,15 @@ from jupyter_aistack.core.model.device import (
     SliceKind,
 )
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.units import MIB
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.system.processes import ancestors, is_alive
 
 from .capability_probe import CapabilityProbe
 from .dmem import DmemClient
 from .mps import MPSAssignment, MPSManager
+from .mps.clients import client_environment, client_expects, most_of
 from .mps.limits import (
     limit_mib,
-    multiprocessor_unit,
-    multiprocessors_at_most,
     percent,
     slots,
 )
@@ -197,6 +196,39 @@ class ShareEnforcer:
         self._prepared[lease.id] = (lease, True)
         return handle
 
+    def adjust(
+        self, lease: Lease, slices: Sequence[Slice], devices: Mapping[str, Device]
+    ) -> LimitEffect:
+        """Hold a lease in use to its limits of now: those of an MPS namespace at once,
+        those of an older daemon for processes to come. Raises `ProviderError`.
+        """
+        shares = [slice_ for slice_ in slices if slice_.kind is SliceKind.SHARE]
+        if lease.enforced_by is None or not shares:
+            return LimitEffect.UNKNOWN
+        if not lease.enforced_by.is_by_mps:
+            return LimitEffect.NEXT_CELL
+        device = devices[shares[0].device_id]
+        if not self._mps.holds(lease.id, device.id, device.index):
+            return LimitEffect.UNKNOWN
+        held = self._set_limit(lease, shares[0], device)
+        if held.protocol < 3:
+            return LimitEffect.NEXT_START
+        return self._adjust_group(lease, shares[0], held)
+
+    def _adjust_group(
+        self, lease: Lease, slice_: Slice, held: MPSAssignment
+    ) -> LimitEffect:
+        """Lower the limit of a lease's control group; while processes run in it, its
+        helper raises none.
+        """
+        if lease.enforced_by is not Enforcement.L3:
+            return LimitEffect.NOW
+        try:
+            self._dmem.hold(held.limit.name, slice_.device_id, slice_.memory_bytes)
+        except ProviderError:
+            return LimitEffect.NEXT_START
+        return LimitEffect.NOW
+
     def release(self, lease: Lease, devices: Sequence[tuple[str, int]]) -> None:
         """Hold a lease no longer. Must not raise.
 
@@ -232,24 +264,29 @@ class ShareEnforcer:
 
     def _hold(self, lease: Lease, slice_: Slice, device: Device) -> EnforcementHandle:
         assert device.level is not None
-        held = self._mps.prepare(
+        held = self._set_limit(lease, slice_, device)
+        if device.level is Enforcement.L3 and held.protocol == 3:
+            self._make_group(lease, slice_, held)
+        by_namespace = Enforcement.L2 if held.protocol == 3 else Enforcement.L1
+        level = Enforcement.L3 if lease.id in self._groups else by_namespace
+        most = most_of(lease, device, held)
+        return EnforcementHandle(
+            level=level,
+            environment=client_environment(held, most),
+            expects=client_expects(held, most, device, self.prober.capability(device)),
+            conditions=_reduced(self._why_less(lease, level, device.level, held)),
+        )
+
+    def _set_limit(self, lease: Lease, slice_: Slice, device: Device) -> MPSAssignment:
+        level = device.level or Enforcement.L1
+        return self._mps.prepare(
             lease.id,
             device.id,
             device.index,
             percent=percent(slice_.fraction),
             mib=limit_mib(slice_.memory_bytes),
-            protocol=_PROTOCOLS[device.level],
+            protocol=_PROTOCOLS.get(level, 2),
             slots=slots(self.prober.driver),
-        )
-        if device.level is Enforcement.L3 and held.protocol == 3:
-            self._make_group(lease, slice_, held)
-        by_namespace = Enforcement.L2 if held.protocol == 3 else Enforcement.L1
-        level = Enforcement.L3 if lease.id in self._groups else by_namespace
-        return EnforcementHandle(
-            level=level,
-            environment=_environment(held),
-            expects=_expects(held, device, self.prober.capability(device)),
-            conditions=_reduced(self._why_less(lease, level, device.level, held)),
         )
 
     def _why_less(
@@ -268,7 +305,11 @@ class ShareEnforcer:
         )
 
     def _make_group(self, lease: Lease, slice_: Slice, held: MPSAssignment) -> None:
-        """Give the lease a control group, unless it exists or could not be created."""
+        """Give the lease a control group, unless it could not be created; one that
+        exists has its limit of now, as far as the helper allows.
+        """
+        if lease.id in self._groups and lease.up_to is not None:
+            self._adjust_group(lease, slice_, held)
         if lease.id in self._groups or lease.id in self._no_group:
             return
         try:
@@ -318,32 +359,6 @@ class ShareEnforcer:
             for entry in known
             if entry[0].holder.is_same(lease.holder) and entry[0].id != lease.id
         ]
-
-
-def _environment(held: MPSAssignment) -> dict[str, str]:
-    """What a client of MPS must be given. The limit names the one GPU that it sees, by
-    its number there, as all drivers understand it: an entry that is not understood
-    lifts all.
-    """
-    return {
-        "CUDA_MPS_PIPE_DIRECTORY": str(held.directory),
-        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(held.limit.percent),
-        "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": f"0={held.limit.mib}M",
-    }
-
-
-def _expects(
-    held: MPSAssignment, device: Device, capability: tuple[int, ...]
-) -> Expectation:
-    share = multiprocessors_at_most(
-        device.multiprocessors,
-        held.limit.percent,
-        protocol=held.protocol,
-        unit=multiprocessor_unit(capability),
-    )
-    return Expectation(
-        memory_free=held.limit.mib * MIB, multiprocessors=share, mps=True
-    )
 
 
 def _reduced(reason: str) -> Conditions:

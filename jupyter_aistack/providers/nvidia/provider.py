@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
+from jupyter_aistack.core.enforcement.limit_effect import LimitEffect
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import (
     Device,
@@ -148,6 +149,12 @@ class GPUProvider(Provider):
     def enter(self, lease: Lease, pid: int) -> None:
         """Move a process into the lease's control group, where the lease has a group."""
         self._sharing.enter(lease, pid)
+
+    def adjust(
+        self, lease: Lease, devices: Mapping[str, Device], pids: Collection[int]
+    ) -> LimitEffect:
+        """Set the limits at what holds the lease."""
+        return self._sharing.adjust(lease, usable_slices(lease, devices), devices)
 
     def clients(self, lease: Lease) -> frozenset[int] | None:
         """The clients of the MPS server that holds the lease."""

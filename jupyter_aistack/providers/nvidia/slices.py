@@ -20,13 +20,15 @@ def gpu_slices(lease: Lease) -> tuple[Slice, ...]:
 
 
 def usable_slices(lease: Lease, devices: Mapping[str, Device]) -> tuple[Slice, ...]:
-    """The same, each with the counts of its MIG instance.
+    """The same, each as large as it may be used now, with the counts of its MIG
+    instance.
 
     Raises:
         PrepareFailed: a device or an instance is gone or closed, or there is more than
             one instance: CUDA shows a process the first alone.
     """
-    slices = gpu_slices(lease)
+    effective = lease.effective_slices
+    slices = tuple(slice_ for slice_ in effective if slice_.kind in GPU_KINDS)
     instances = [slice_ for slice_ in slices if slice_.kind is SliceKind.MIG]
     if len(instances) > 1:
         raise PrepareFailed(

@@ -52,6 +52,7 @@ export class ConditionToasts implements IConditionNews {
           autoClose: false
         };
       case 'MemoryExceeded':
+      case 'LimitLowered':
       case 'MemoryPressure':
         return {
           type: 'warning',

@@ -16,6 +16,7 @@ const NOTIFIED: readonly ConditionKind[] = [
   'DeviceFault',
   'MemoryExceeded',
   'NotEnforced',
+  'LimitLowered',
   'MemoryPressure'
 ];
 

@@ -29,12 +29,16 @@ export function conditionTitle(
       return trans.__('over its memory');
     case 'NotEnforced':
       return trans.__('not enforced');
+    case 'LimitLowered':
+      return trans.__('above its lowered limit');
     case 'MemoryPressure':
       return trans.__('near its memory');
     case 'MemoryUnknown':
       return trans.__('memory unknown');
     case 'NotVerified':
       return trans.__('could not be verified');
+    case 'LimitPending':
+      return trans.__('another limit');
     case 'EnforcementReduced':
       return trans.__('enforced at a lower level than available');
     case 'Failed':

@@ -60,9 +60,11 @@ export const conditionKind = oneOf<ConditionKind>(
   'MemoryExceeded',
   'NotEnforced',
   'Failed',
+  'LimitLowered',
   'MemoryPressure',
   'MemoryUnknown',
   'NotVerified',
+  'LimitPending',
   'EnforcementReduced',
   'Note'
 );

@@ -132,9 +132,11 @@ export type ConditionKind =
   | 'MemoryExceeded'
   | 'NotEnforced'
   | 'Failed'
+  | 'LimitLowered'
   | 'MemoryPressure'
   | 'MemoryUnknown'
   | 'NotVerified'
+  | 'LimitPending'
   | 'EnforcementReduced'
   | 'Note';
 

@@ -458,3 +458,44 @@ def test_levels_cover_all_activity():
         len(LEVELS) - 1,
         len(LEVELS) - 1,
     ]
+
+
+# -- a lease with a ceiling ------------------------------------------------------------
+
+
+def charged(elastic: Lease, **load: Any) -> float:
+    """The share that a lease is charged for ten seconds."""
+    interval_ = gone(None, **load)
+    records = charges_of(interval_, holdings([elastic], interval_), None)
+    (record,) = [each for each in records if each.lease_id == elastic.id]
+    return record.share
+
+
+@pytest.mark.parametrize(
+    ("load", "share"),
+    [
+        ({}, 0.25),  # unknown is not charged
+        ({"busy": {"l-a": 0.1}, "others": 0.0}, 0.25),  # used or not
+        ({"busy": {"l-a": 0.6}, "others": 0.0}, 0.6),
+        ({"busy": {"l-a": 1.0}, "others": 0.0}, 0.75),  # not beyond the ceiling
+        ({"memory": {"l-a": 1 << 36}}, 0.5),
+        ({"busy": {"l-a": 0.6}, "others": 0.0, "memory": {"l-a": 1 << 36}}, 0.6),
+    ],
+)
+def test_what_was_used_above_the_guarantee_is_charged(
+    load: dict[str, Any], share: float
+) -> None:
+    assert charged(lease(up_to=Fraction(3, 4)), **load) == pytest.approx(share)
+
+
+def test_without_a_ceiling_the_grant_alone_is_charged() -> None:
+    busy = {"busy": {"l-a": 0.9}, "others": 0.0}
+    assert charged(lease(), **busy) == pytest.approx(0.25)
+
+
+def test_what_is_charged_above_a_guarantee_is_not_the_systems() -> None:
+    interval_ = gone(1000, busy={"l-a": 0.6}, others=0.0)
+    held = holdings([lease(up_to=Fraction(1))], interval_)
+    shares = {each.lease_id: each.share for each in charges_of(interval_, held, None)}
+    assert shares["l-a"] == pytest.approx(0.6)
+    assert shares[SYSTEM] == pytest.approx(0.4)

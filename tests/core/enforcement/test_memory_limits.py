@@ -11,6 +11,7 @@ from jupyter_aistack.core.enforcement.memory_limits import (
     MemoryFill,
     PressureLevel,
     WatchedLease,
+    evaluate_lowered,
     evaluate_memory,
     fullest,
     granted_together,
@@ -252,3 +253,45 @@ def test_unknown_is_not_zero(
 ) -> None:
     granted = {"GPU-a": 10 * GIB, "GPU-b": 10 * GIB}
     assert (fullest(granted, held, {KERNEL, WORKER}, {}) is not None) is is_known
+
+
+# -- a limit that was lowered ----------------------------------------------------------
+
+
+def lowered(before: WatchedLease, held: float, left: float = 48.0) -> Judgement:
+    return evaluate_lowered(
+        before, fill(kernel=held), label="train.ipynb", seconds_left=left, now=5.0
+    )
+
+
+def test_what_is_held_above_a_lowered_limit_is_told_and_not_acted_on() -> None:
+    first = lowered(WatchedLease(), 60)
+    assert first.is_worse
+    assert first.culprit is None
+    condition = first.watched.condition
+    assert condition is not None
+    assert condition.kind is ConditionKind.LIMIT_LOWERED
+    assert condition.message == (
+        "python 4711 of train.ipynb holds 60.0 GiB of 40.0 GiB, for others need the "
+        "rest; free it within 48 s, or it is over its memory"
+    )
+    again = lowered(first.watched, 55, left=20.0)
+    assert not again.is_worse
+    assert again.watched.condition == condition
+
+
+def test_after_the_grace_it_is_over_its_memory_like_any_other() -> None:
+    watched = lowered(WatchedLease(), 60).watched
+    over = look(watched, fill(kernel=60))
+    assert over.is_worse
+    assert over.watched.condition is not None
+    assert over.watched.condition.kind is ConditionKind.MEMORY_EXCEEDED
+    assert over.culprit is not None
+
+
+def test_what_was_freed_in_time_is_said_no_longer() -> None:
+    watched = lowered(WatchedLease(), 60).watched
+    assert look(watched, fill(kernel=10)).watched == WatchedLease()
+    near = look(watched, fill(kernel=38)).watched.condition
+    assert near is not None
+    assert near.kind is ConditionKind.MEMORY_PRESSURE

@@ -18,15 +18,15 @@ WHOLE = SliceLimit(device_id="GPU-0", fraction=Fraction(1), memory_bytes=100)
 
 def test_a_limit_that_falls_leaves_what_was_used_alone_for_a_while() -> None:
     lowered = HALF.after(WHOLE, 10.0)
-    assert lowered.is_in_grace(10.0)
+    assert lowered.grace_left(10.0) == LOWERED_GRACE_SECONDS
     assert lowered.tolerated_bytes(10.0) == 100
     end = 10.0 + LOWERED_GRACE_SECONDS
-    assert not lowered.is_in_grace(end)
+    assert lowered.grace_left(end) == 0
     assert lowered.tolerated_bytes(end) == 50
 
 
 def test_a_clock_that_is_set_back_ends_the_grace() -> None:
-    assert not HALF.after(WHOLE, 10.0).is_in_grace(9.0)
+    assert HALF.after(WHOLE, 10.0).grace_left(9.0) == 0
 
 
 def test_a_limit_that_rises_forgets_what_was() -> None:

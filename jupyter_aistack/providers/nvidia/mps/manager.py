@@ -84,9 +84,8 @@ class MPSManager:
         self._lock = threading.Lock()
         self._daemons: dict[Path, Daemon] = {}
         self._held: dict[str, tuple[Daemon, MPSAssignment]] = {}
-        self._left: dict[
-            str, Daemon
-        ] = {}  # the last leases to end: what ran for them may be connected still
+        # The last leases to end: what ran for them may be connected still.
+        self._left: dict[str, Daemon] = {}
         self._failures: dict[tuple[str, int], tuple[str, float]] = {}
         self._starting: dict[str, threading.Lock] = {}
         self._is_closed = threading.Event()
@@ -114,7 +113,7 @@ class MPSManager:
         slots: int,
     ) -> MPSAssignment:
         """Hold a lease to `percent` of the multiprocessors and `mib` of memory of a
-        GPU. The second time is quick.
+        GPU. The second time is quick, unless these have changed.
 
         Args:
             gpu, index: the GPU's UUID, and its number on the host.
@@ -128,13 +127,9 @@ class MPSManager:
             ProviderError: MPS cannot be had on this GPU; `failure` says so for a while.
         """
         known = self._held.get(lease_id)
-        if (
-            known is not None
-            and (known[1].directory / "control").exists()
-            and known[0].is_well
-        ):
-            return known[1]
         limit = MPSLimit(name=_lease_name(lease_id), percent=percent, mib=mib)
+        if known is not None and _is_held(*known, limit):
+            return known[1]
         with self._starting_of(gpu):
             daemon, held = self._hold(lease_id, gpu, index, limit, protocol, slots)
         self._held[lease_id] = (daemon, held)
@@ -203,6 +198,10 @@ class MPSManager:
         except (ProviderError, OSError) as error:
             log.warning("MPS did not let go of lease %s: %s", lease_id, error)
 
+    def holds(self, lease_id: str, gpu: str, index: int) -> bool:
+        """Whether a daemon of this user holds a lease, or held it and runs still."""
+        return self._daemon_of(lease_id, gpu, index) is not None
+
     def clients(self, lease_id: str, gpu: str, index: int) -> frozenset[int] | None:
         """Processes connected for a lease; in protocol 2 those of all leases of the
         daemon.
@@ -241,14 +240,8 @@ class MPSManager:
     def problem(self, gpu: str, index: int) -> str:
         """Why a GPU is closed, in words that follow its name; empty when it is open."""
         closed = [daemon.trouble for daemon in self._needy(gpu, index)]
-        return next(
-            (
-                trouble.message
-                for trouble in closed
-                if trouble is not None and trouble.is_closed
-            ),
-            "",
-        )
+        shut = (each for each in closed if each is not None and each.is_closed)
+        return next((each.message for each in shut), "")
 
     def faults(self) -> tuple[Fault, ...]:
         """What is wrong and not over."""
@@ -393,6 +386,12 @@ def _is_needy(records: DaemonRecords) -> bool:
     return records.running() is not None and all(
         entry.is_orphan for entry in records.entries().values()
     )
+
+
+def _is_held(daemon: Daemon, held: MPSAssignment, limit: MPSLimit) -> bool:
+    """Whether a lease has a limit already, at a daemon that is well."""
+    is_there = (held.directory / "control").exists()
+    return held.limit == limit and is_there and daemon.is_well
 
 
 def _lease_name(lease_id: str) -> str:

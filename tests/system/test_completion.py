@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from jupyter_aistack.compute.clusters.completion import completed, in_thread
+from jupyter_aistack.system.completion import completed, in_thread
 
 
 async def test_a_result_or_an_error_is_passed_on() -> None:
