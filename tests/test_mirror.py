@@ -267,7 +267,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     "tracking/test_run.py": {
         "tracking.mlflow",
         "tracking.run_panel",
-        "tracking.track",
     },
     "tracking/test_writer.py": {"tracking.store"},
 }

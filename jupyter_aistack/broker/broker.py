@@ -92,7 +92,7 @@ class Broker:
         self.host_state = state = HostState(
             ledger, devices, policy, clock, ttl_seconds, identity
         )
-        self.clock = state.now
+        self.clock = clock
         self.memory = MemoryWatchdog(ledger, state.now, memory_action)
         self.processes = HolderProcesses(
             state,

@@ -64,7 +64,7 @@ class TransactionalLedger(HostTransactions, UsageTransactions):
     def read(self, host: str, now: float) -> LedgerState:
         with self._seeing(now) as rows:
             leases = rows.leases(host=host, live=True, limit=LARGEST)
-            requests = sorted(rows.queued(host), key=attrgetter("submitted_at", "id"))
+            requests = sorted(rows.queued(host), key=attrgetter("arrival"))
             accounts = sorted(rows.accounts(), key=attrgetter("user", "queue"))
             reservations = sorted(
                 rows.reservations(host, now), key=attrgetter("starts_at", "id")

@@ -24,7 +24,7 @@ from jupyter_aistack.core.enforcement.memory_caps import merge_caps
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.enforcement.verification import Verdict
 from jupyter_aistack.exceptions import DeviceInUse
-from jupyter_aistack.system.processes import own_threads
+from jupyter_aistack.system.own_process import own_threads
 from jupyter_aistack.system.runtimes import started_runtime
 from jupyter_aistack.system.verify import child
 
