@@ -389,7 +389,7 @@ class Daemon:
         """
         if self._running is None:
             return
-        for process in (self._running, *self._running.servers):
+        for process in self._running.processes:
             if process.is_alive:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGTERM)
