@@ -240,6 +240,10 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.mps.protocol2",
         "providers.nvidia.mps.protocol3",
     },
+    "providers/nvidia/test_health.py": {
+        "providers.nvidia.health_conditions",
+        "providers.nvidia.health_readings",
+    },
     "providers/nvidia/test_mig_reconfigure.py": {"broker.mig", "cli.mig"},
     "providers/nvidia/test_provider.py": {
         "providers.base",
@@ -267,7 +271,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     "tracking/test_run.py": {
         "tracking.mlflow",
         "tracking.run_panel",
-        "tracking.track",
     },
     "tracking/test_writer.py": {"tracking.store"},
 }
