@@ -51,13 +51,13 @@ def test_status_and_doctor_say_up_to_what_a_slice_may_be_used(
         assert main(["status"]) == 0
         text = capsys.readouterr().out
         assert main(["doctor"]) == 0
-        told = capsys.readouterr().out
+        doctor = capsys.readouterr().out
         with clients.request("1/2", attach=False):
             assert main(["status"]) == 0
             less = capsys.readouterr().out
     assert "1/4, up to 3/4, now 3/4, 60.0 GiB" in text
-    assert f"  lease {one.id} of paper.ipynb" in told
-    assert ": 1/4, up to 3/4, now 3/4" in told
+    assert f"  lease {one.id} of paper.ipynb" in doctor
+    assert ": 1/4, up to 3/4, now 3/4" in doctor
     assert "1/4, up to 3/4, now 1/2, 40.0 GiB" in less
 
 
