@@ -154,7 +154,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.suspend.placement",
         "core.suspend.victims",
     },
-    "flows/test_enforcement.py": {"system.verify.child"},
     "flows/test_gpu_broker.py": {"testing"},
     "flows/test_lease_life.py": {
         "kernel.allocation",
@@ -240,6 +239,10 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.mps.protocol2",
         "providers.nvidia.mps.protocol3",
     },
+    "providers/nvidia/test_health.py": {
+        "providers.nvidia.health_conditions",
+        "providers.nvidia.health_readings",
+    },
     "providers/nvidia/test_mig_reconfigure.py": {"broker.mig", "cli.mig"},
     "providers/nvidia/test_provider.py": {
         "providers.base",
@@ -267,7 +270,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     "tracking/test_run.py": {
         "tracking.mlflow",
         "tracking.run_panel",
-        "tracking.track",
     },
     "tracking/test_writer.py": {"tracking.store"},
 }

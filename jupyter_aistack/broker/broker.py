@@ -88,11 +88,12 @@ class Broker:
             held=lambda: self.processes.holders(),
             namespace=pid_namespace,
             host_name=identity.name,
+            recorded_faults=lambda: self.host_state.recorded_faults(),
         )
         self.host_state = state = HostState(
             ledger, devices, policy, clock, ttl_seconds, identity
         )
-        self.clock = state.now
+        self.clock = clock
         self.memory = MemoryWatchdog(ledger, state.now, memory_action)
         self.processes = HolderProcesses(
             state,

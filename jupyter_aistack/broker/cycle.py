@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Action, Grant, Plan, Reject, Snapshot
-from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.core.scheduling.lease_limits import with_limits
@@ -102,9 +101,7 @@ class SchedulingCycle:
                 ttl_seconds=self._host_state.ttl_seconds,
                 cache=self.placement_cache,
             )
-            requests = {request.id: request for request in snapshot.requests}
-            allowance = self._host_state.devices.allowance
-            todo = _own_part(todo, requests, snapshot.dead, allowance)
+            todo = _own_part(todo, snapshot, self._host_state.devices.allowance)
             todo = with_limits(todo, snapshot, now)
             if todo.is_empty:
                 self._unprepare_ended(prepared, live)
@@ -129,13 +126,13 @@ class SchedulingCycle:
         than are planned with here: they would take places that they cannot have.
         """
         own = {"", self._host_state.devices.allowance}
+        if {request.holder.allowance for request in snapshot.requests} <= own:
+            return snapshot
         requests = tuple(
             request
             for request in snapshot.requests
             if request.holder.allowance in own or request.id in snapshot.dead
         )
-        if len(requests) == len(snapshot.requests):
-            return snapshot
         return replace(snapshot, requests=requests)
 
     def snapshot(self) -> Snapshot:
@@ -144,7 +141,7 @@ class SchedulingCycle:
 
     def _snapshot(self, inventory: Inventory, now: float) -> Snapshot:
         state = self._host_state.read()
-        verdicts = self._processes.verdicts([*state.leases, *state.requests], now)
+        verdicts = self._processes.verdicts(state.leases, state.requests, now)
         return Snapshot(
             inventory=inventory,
             leases=state.leases,
@@ -168,29 +165,41 @@ class SchedulingCycle:
                 self._host_state.devices.unprepare(lease)
 
 
-def _own_part(
-    todo: Plan,
-    requests: Mapping[str, Request],
-    dead: Container[str],
-    allowance: str,
-) -> Plan:
+def _own_part(todo: Plan, snapshot: Snapshot, allowance: str) -> Plan:
     """A plan without the answers to requests of other PID namespaces, and of those who
     may use other devices: their brokers prepare what they grant.
 
     The places that it keeps for them stay theirs. Who may use all devices may be given
     any of them, but is not refused for what fewer devices lack.
     """
+    rejected_elsewhere = _rejected_elsewhere(todo, snapshot, allowance)
 
     def is_own(action: Action) -> bool:
         if isinstance(action, Grant):
             holder = action.request.holder
             return is_here(holder) and holder.allowance in ("", allowance)
         if isinstance(action, Reject):
-            holder = requests[action.request_id].holder
-            is_dead = action.request_id in dead
-            return is_dead or (is_here(holder) and holder.allowance == allowance)
+            return action.request_id not in rejected_elsewhere
         return True
 
     if all(map(is_own, todo.actions)):
         return todo
     return replace(todo, actions=tuple(filter(is_own, todo.actions)))
+
+
+def _rejected_elsewhere(
+    todo: Plan, snapshot: Snapshot, allowance: str
+) -> frozenset[str]:
+    """Ids of the requests that a plan rejects and another broker is to answer; those of
+    the dead any broker rejects.
+    """
+    rejects = (action for action in todo.actions if isinstance(action, Reject))
+    living = {reject.request_id for reject in rejects} - snapshot.dead
+    if not living:
+        return frozenset()
+    asked = [request for request in snapshot.requests if request.id in living]
+    return frozenset(
+        request.id
+        for request in asked
+        if not is_here(request.holder) or request.holder.allowance != allowance
+    )

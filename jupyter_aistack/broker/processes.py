@@ -106,11 +106,15 @@ class HolderProcesses:
         gone, _ = self._not_alive(items)
         return frozenset(item.id for item in gone)
 
-    def verdicts(self, items: Iterable[Lease | Request], now: float) -> HolderVerdicts:
+    def verdicts(
+        self, leases: Iterable[Lease], requests: Iterable[Request], now: float
+    ) -> HolderVerdicts:
         """Which leases and requests have nobody who holds them, at `now` (seconds since
         the epoch); to be asked about all of the host's.
         """
-        gone, unknown = self._not_alive(items)
+        # Who waits and names no process is unknown, and never late.
+        named = [request for request in requests if request.holder.pid is not None]
+        gone, unknown = self._not_alive((*leases, *named))
         late = [item for item in unknown if _is_late(item, now)]
         with self._lock:
             gone_since = self._gone.update((item.id for item in gone), now)
@@ -126,22 +130,21 @@ class HolderProcesses:
             for item in late
             if item.holder.pid is None or now - late_since[item.id] >= patience
         ]
-        requests = {item.id for item in lost if isinstance(item, Request)}
-        leases = {item.id for item in lost if isinstance(item, Lease)}
+        lost_requests = {item.id for item in lost if isinstance(item, Request)}
+        lost_leases = {item.id for item in lost if isinstance(item, Lease)}
         return HolderVerdicts(
-            dead=frozenset(dead | requests), unvouched=frozenset(leases)
+            dead=frozenset(dead | lost_requests), unvouched=frozenset(lost_leases)
         )
 
     def _not_alive(
         self, items: Iterable[Lease | Request]
     ) -> tuple[list[Lease | Request], list[Lease | Request]]:
         """Those whose process has ended, and those of which that is unknown; each
-        process is looked for once. In each cycle it sees all that wait, so that nothing
-        is noted of the living.
+        process is looked for once.
         """
-        # Keyed by plain values: an identity of each that waits would cost more than all
-        # else here.
-        by_process: dict[tuple[object, ...], Liveness] = {}
+        # Each cycle sees all that wait: no identity is made of each, and nothing is kept
+        # of the living.
+        liveness_of: dict[tuple[object, ...], Liveness] = {}
         gone: list[Lease | Request] = []
         unknown: list[Lease | Request] = []
         for item in items:
@@ -152,14 +155,13 @@ class HolderProcesses:
                 holder.boot_id,
                 holder.pid_namespace,
             )
-            liveness = by_process.get(process)
+            liveness = liveness_of.get(process)
             if liveness is None:
                 liveness = self.liveness(holder)
-                by_process[process] = liveness
-            if liveness is Liveness.GONE:
-                gone.append(item)
-            elif liveness is Liveness.UNKNOWN:
-                unknown.append(item)
+                liveness_of[process] = liveness
+            if liveness is Liveness.ALIVE:
+                continue
+            (gone if liveness is Liveness.GONE else unknown).append(item)
         return gone, unknown
 
     # -- who uses a lease --------------------------------------------------------------

@@ -128,29 +128,34 @@ class Requests:
             AcquireTimeout: it was not to wait, and would have to.
             Refused: its process has ended meanwhile, or it has been taken back.
         """
-        known = self._known(holder.user, idempotency_key)
-        if known is not None:
-            return known
-        parsed = parse_spec(spec) if isinstance(spec, str) else spec
-        target = queue_for(self._host_state.policy, queue, holder.user, groups)
-        request = Request(
-            id=f"r-{uuid.uuid4().hex[:12]}",
-            spec=parsed,
-            holder=self._host_state.identified(holder),
-            queue=target.name,
-            priority=priority,
-            lease_seconds=lease_seconds,
-            patience_seconds=patience_seconds,
-            preemptible=preemptible,
-            up_to=parse_ceiling(up_to, parsed),
-            submitted_at=self._host_state.now(),
-            idempotency_key=idempotency_key,
-        )
-        self._admit(request)
+        try:
+            parsed = parse_spec(spec) if isinstance(spec, str) else spec
+            target = queue_for(self._host_state.policy, queue, holder.user, groups)
+            request = Request(
+                id=f"r-{uuid.uuid4().hex[:12]}",
+                spec=parsed,
+                holder=self._host_state.identified(holder),
+                queue=target.name,
+                priority=priority,
+                lease_seconds=lease_seconds,
+                patience_seconds=patience_seconds,
+                preemptible=preemptible,
+                up_to=parse_ceiling(up_to, parsed),
+                submitted_at=self._host_state.now(),
+                idempotency_key=idempotency_key,
+            )
+            self._admit(request)
+        except AIStackError:
+            # An earlier call may have been granted what is refused now.
+            known = self._known(holder.user, idempotency_key)
+            if known is None:
+                raise
+            return _answer(known)
         return _answer(self._decide(request))
 
     def _decide(self, request: Request) -> Request:
-        """Write a request down, and what a cycle makes of it at once.
+        """Write a request down, and what a cycle makes of it at once; an earlier request
+        of its key stays as it is.
 
         Raises:
             Refused: its process has ended meanwhile, or it has been taken back.
@@ -158,6 +163,8 @@ class Requests:
         self._host_state.show_presence()
         try:
             written = self._host_state.ledger.submit(request)
+            if written.id != request.id:
+                return written
             self._cycle.run()
             decided = self._host_state.request(written.id)
             self._refuse_withdrawn(decided)
@@ -172,8 +179,7 @@ class Requests:
         """What has become of the request of a key, if there is one."""
         if not key:
             return None
-        known = self._host_state.ledger.request_of_key(user, key)
-        return None if known is None else _answer(known)
+        return self._host_state.ledger.request_of_key(user, key)
 
     def _refuse_withdrawn(self, request: Request) -> None:
         """Raise `Refused` where its asker has taken it back already."""

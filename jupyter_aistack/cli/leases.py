@@ -36,6 +36,13 @@ def request(options: argparse.Namespace) -> int:
     def on_wait(position: int | None, reason: str) -> None:
         tell(f"waiting, number {position}: {printable(reason)}")
 
+    is_told: list[bool] = []
+
+    def on_check(seconds: float) -> None:
+        if not is_told:
+            is_told.append(True)
+            tell("granted, and being checked: the driver takes long to start")
+
     with CommandGuard() as guard:
         handle = connect().request(
             options.spec,
@@ -46,6 +53,7 @@ def request(options: argparse.Namespace) -> int:
             up_to=options.up_to,
             label=" ".join(options.command)[:SHOWN_LABEL],
             on_wait=on_wait,
+            on_check=on_check,
         )
         with handle:
             handle.bind(os.getpid(), pid=guard.pid)

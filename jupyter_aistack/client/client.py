@@ -34,6 +34,7 @@ from .lease_guard import check_process, watched_leases
 from .lease_handle import LeaseHandle, OnWait
 from .notices import watcher
 from .process_leases import attached, drop_ended, is_new, place_for, settle
+from .runtime.attach import OnCheck, unheard
 from .transports import JSON, SocketTransport, Transport
 
 __all__ = [
@@ -116,6 +117,7 @@ class Client:
         holder: Mapping[str, str] | None = None,
         attach: bool = True,
         on_wait: OnWait | None = None,
+        on_check: OnCheck = unheard,
     ) -> LeaseHandle:
         """Lease a slice for this process.
 
@@ -139,6 +141,7 @@ class Client:
                 verify that it took.
             on_wait: called with position and reason while it waits; None for a line on
                 stderr where it takes longer than a moment.
+            on_check: called while it takes long to verify that it took.
 
         Raises:
             InvalidRequest: spec, ceiling, queue, timeout or duration cannot be
@@ -164,10 +167,18 @@ class Client:
         }
         if attach:
             check_process(takes_device=parsed.target is not DeviceKind.CPU)
-        return self._ask(payload, is_attached=attach, wait=wait, on_wait=on_wait)
+        return self._ask(
+            payload, is_attached=attach, wait=wait, on_wait=on_wait, on_check=on_check
+        )
 
     def _ask(
-        self, payload: JSON, *, is_attached: bool, wait: bool, on_wait: OnWait | None
+        self,
+        payload: JSON,
+        *,
+        is_attached: bool,
+        wait: bool,
+        on_wait: OnWait | None,
+        on_check: OnCheck,
     ) -> LeaseHandle:
         """Ask, wait and attach; an interrupt in between is raised when nothing is left
         of it.
@@ -189,7 +200,7 @@ class Client:
                 if wait:
                     handle.wait(payload["patience_seconds"], on_wait=on_wait)
                 if is_attached and handle.is_granted:
-                    handle.attach_in_place()
+                    handle.attach_in_place(on_check=on_check)
             return handle
         except KeyboardInterrupt:
             give_back()  # it came when the block was over

@@ -23,8 +23,9 @@ from jupyter_aistack.system.interrupts import DeferredInterrupts
 from . import notices, process_leases
 from .durations import lease_seconds
 from .runtime import attach as attaching
+from .runtime.attach import OnCheck, unheard
 from .transports import JSON
-from .waiting import WaitProgress, check_waiting, pauses_until
+from .waiting import WaitProgress, check_waiting, interruptible, pauses_until
 from .wire import condition_dict, is_usable, preparation_of
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class LeaseHandle:
 
     # -- using it ----------------------------------------------------------------------
 
-    def attach(self) -> LeaseHandle:
+    def attach(self, *, on_check: OnCheck = unheard) -> LeaseHandle:
         """Give this process what the lease says, check that it took effect, and report
         that.
 
@@ -227,18 +228,19 @@ class LeaseHandle:
         """
         self._granted()
         with process_leases.place_for(self.spec):
-            return self.attach_in_place()
+            return self.attach_in_place(on_check=on_check)
 
-    def attach_in_place(self) -> LeaseHandle:
+    def attach_in_place(self, *, on_check: OnCheck = unheard) -> LeaseHandle:
         """As `attach`, by who has taken this process's place already, see
         :func:`.process_leases.place_for`.
         """
         process_leases.settle(self.request["id"])
-        with DeferredInterrupts(undo=self._give_up):
+        with DeferredInterrupts(undo=self._give_up) as interrupts:
+            on_slow = interruptible(on_check, interrupts)
             try:
                 self._enter()
                 verified, condition = attaching.verify(
-                    self.prepared.expects, self.is_client
+                    self.prepared.expects, self.is_client, on_slow
                 )
                 self.activate(verified=verified, condition=condition)
             except BaseException:

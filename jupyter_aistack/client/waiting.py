@@ -14,6 +14,7 @@ from jupyter_aistack.exceptions import (
     Refused,
     error_from_dict,
 )
+from jupyter_aistack.system.interrupts import DeferredInterrupts
 
 FIRST_POLL_SECONDS = 0.1
 LAST_POLL_SECONDS = 1.0
@@ -65,6 +66,20 @@ class WaitProgress:
 def _print(line: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
         print(line, file=sys.stderr, flush=True)
+
+
+def interruptible(
+    tell: Callable[[float], None], interrupts: DeferredInterrupts
+) -> Callable[[float], None]:
+    """`tell`, after which an interrupt that was noted is raised: Ctrl-C need not wait
+    for a driver.
+    """
+
+    def told(seconds: float) -> None:
+        tell(seconds)
+        interrupts.sleep(0)
+
+    return told
 
 
 def pauses_until(deadline: float | None) -> Iterator[float]:

@@ -4,6 +4,7 @@ safe.
 
 from __future__ import annotations
 
+import _signal
 import signal
 import threading
 import time
@@ -15,12 +16,10 @@ INSIST_SECONDS = 20.0
 """Who still interrupts so long after the first time is not kept waiting any more."""
 
 
-# Those of the module itself go on for some steps of Python, between any of which an
-# interrupt may come; these are one step.
-_set_handler: Callable[..., Any] = getattr(signal.signal, "__wrapped__", signal.signal)
-_get_handler: Callable[..., Any] = getattr(
-    signal.getsignal, "__wrapped__", signal.getsignal
-)
+# Those of `signal` wrap these, and go on for some steps of Python, between any of which
+# an interrupt may come; these are one step.
+_set_handler: Callable[..., Any] = _signal.signal
+_get_handler: Callable[..., Any] = _signal.getsignal
 
 
 def _do_nothing() -> None:

@@ -14,6 +14,8 @@ from collections.abc import Container, Mapping
 
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 
+from .own_process import kept_for_life
+
 _STATE = 0
 _PARENT = 1
 _USER_TICKS = 11
@@ -59,10 +61,15 @@ def identity_of(pid: int) -> ProcessIdentity:
     """A process of this PID namespace, as others may know it."""
     return ProcessIdentity(
         pid=pid,
-        started=started_at(pid),
+        started=_own_start() if pid == os.getpid() else started_at(pid),
         boot_id=boot_id(),
         pid_namespace=pid_namespace(),
     )
+
+
+@kept_for_life
+def _own_start() -> float | None:
+    return started_at(os.getpid())
 
 
 @functools.cache
@@ -78,6 +85,7 @@ def boot_id() -> str:
     return f"{os.uname().nodename}-{round(psutil.boot_time() / 60)}"
 
 
+@kept_for_life
 def pid_namespace() -> int | None:
     """Inode of this process's PID namespace; None where there are none."""
     try:
@@ -386,11 +394,3 @@ def cgroup_of(pid: int) -> bytes:
     be read.
     """
     return _read(f"/proc/{pid}/cgroup") or b""
-
-
-def own_threads() -> list[int]:
-    """Ids of this process's threads (Linux); the process id alone elsewhere."""
-    try:
-        return [int(entry) for entry in os.listdir("/proc/self/task")]
-    except OSError:
-        return [os.getpid()]

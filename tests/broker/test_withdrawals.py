@@ -15,7 +15,7 @@ from jupyter_aistack.core.model.condition import ConditionKind
 from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.core.model.request import RequestState
-from jupyter_aistack.exceptions import LedgerUnavailable, Refused
+from jupyter_aistack.exceptions import LedgerUnavailable, Refused, Unsatisfiable
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock, holder
 from tests.fakes.ledgers import FailingLedger
@@ -149,6 +149,15 @@ def test_who_asks_again_under_its_key_gets_the_same_request(broker: Broker) -> N
     assert len(broker.leases()) == 1
     other = service.call("request", payload, BOB)
     assert other["lease"]["id"] != first["lease"]["id"]
+
+
+def test_who_asks_again_is_not_refused_what_was_granted(broker: Broker) -> None:
+    granted = broker.submit("1", holder(), idempotency_key="once")
+    assert granted.lease_id
+    again = broker.submit("2", holder(), idempotency_key="once")
+    assert again == granted, "two devices are more than there are"
+    with pytest.raises(Unsatisfiable):
+        broker.submit("2", holder(), idempotency_key="twice")
 
 
 def test_a_key_takes_back_what_has_become_of_its_request(broker: Broker) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_status_shows_devices_and_who_holds_what(
 def test_status_and_doctor_say_up_to_what_a_slice_may_be_used(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with clients.request("1/4", up_to="3/4", attach=False, label="paper.ipynb") as one:
+    with clients.request("1/4", up_to="3/4", attach=False, label="paper.ipynb") as held:
         assert main(["status"]) == 0
         text = capsys.readouterr().out
         assert main(["doctor"]) == 0
@@ -56,7 +57,7 @@ def test_status_and_doctor_say_up_to_what_a_slice_may_be_used(
             assert main(["status"]) == 0
             less = capsys.readouterr().out
     assert "1/4, up to 3/4, now 3/4, 60.0 GiB" in text
-    assert f"  lease {one.id} of paper.ipynb" in doctor
+    assert f"  lease {held.id} of paper.ipynb" in doctor
     assert ": 1/4, up to 3/4, now 3/4" in doctor
     assert "1/4, up to 3/4, now 1/2, 40.0 GiB" in less
 
@@ -111,6 +112,14 @@ def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
         "enforcement": enforcement(device),
         "why_not": {"L2": "needs driver 615"},
         "advice": "switch it on",
+        "conditions": [
+            {
+                "code": "PowerBrake",
+                "severity": "warning",
+                "message": "runs slowly",
+                "since": time.time() - 180,
+            }
+        ],
     }
     report = {
         "version": "1",
@@ -130,7 +139,10 @@ def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
         "  share: L1, MPS daemon (driver)",
         "  not L2: needs driver 615",
     ]
-    assert shown[5] == "  advice: switch it on"
+    assert shown[5:7] == [
+        "  health: warning PowerBrake for 3 min: runs slowly",
+        "  advice: switch it on",
+    ]
 
 
 def test_doctor_says_one_reason_once_for_all_levels_it_keeps_from() -> None:
@@ -153,6 +165,7 @@ def test_doctor_says_one_reason_once_for_all_levels_it_keeps_from() -> None:
         "enforcement": {},
         "why_not": why_not,
         "advice": "",
+        "conditions": [],
         "memory_bytes": 1,
     }
     report = {

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,24 @@ def test_an_attachment_that_fails_leaves_nothing_behind(
     assert clients.attached() is None
     assert dict(os.environ) == environment
     assert gpu_client.leases() == []
+
+
+def test_ctrl_c_need_not_wait_for_a_driver_that_starts_slowly(
+    gpu_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+
+    def start_slowly(_: object, __: object, on_slow: Callable[[float], None]) -> None:
+        on_slow(2.0)
+        os.kill(os.getpid(), signal.SIGINT)
+        on_slow(3.0)
+        raise AssertionError("it was waited for")
+
+    monkeypatch.setattr(attaching, "verify", start_slowly)
+    with pytest.raises(KeyboardInterrupt):
+        gpu_client.request("1/4", on_check=told.append)
+    assert told == [2.0, 3.0]
+    assert (clients.attached(), gpu_client.leases()) == (None, [])
 
 
 def test_a_server_that_dies_meanwhile_leaves_this_process_as_it_was(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import pytest
 
@@ -71,6 +73,22 @@ def test_nothing_is_raised_or_undone_without_an_interrupt(steps: list[str]) -> N
     with pytest.raises(ValueError, match="its own"):
         run(steps, failing=True)
     assert steps == ["end"]
+
+
+def test_a_block_begins_and_ends_in_one_step() -> None:
+    """Between the steps of Python's own functions an interrupt could come."""
+    files: list[str] = []
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        files.append(frame.f_code.co_filename)
+
+    sys.setprofile(note)
+    try:
+        with DeferredInterrupts():
+            pass
+    finally:
+        sys.setprofile(None)
+    assert signal.__file__ not in files
 
 
 def test_a_block_inside_another_raises_at_its_own_end(steps: list[str]) -> None:

@@ -24,7 +24,7 @@ from jupyter_aistack.core.enforcement.memory_caps import merge_caps
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
 from jupyter_aistack.core.enforcement.verification import Verdict
 from jupyter_aistack.exceptions import DeviceInUse
-from jupyter_aistack.system.processes import own_threads
+from jupyter_aistack.system.own_process import own_threads
 from jupyter_aistack.system.runtimes import started_runtime
 from jupyter_aistack.system.verify import child
 
@@ -148,14 +148,32 @@ def restore_environment(prepared: Preparation) -> None:
         limit_threads(str(len(cores)))
 
 
-def verify(expects: Expectation, is_client: child.IsClient | None = None) -> Verdict:
+OnCheck = child.OnSlow
+"""Called with the seconds so far while it takes long to check what a process got: a
+driver's first start may.
+"""
+
+
+def unheard(seconds: float) -> None:
+    """Nobody is told of the wait."""
+
+
+def verify(
+    expects: Expectation,
+    is_client: child.IsClient | None = None,
+    on_slow: OnCheck = unheard,
+) -> Verdict:
     """Find out what a process with our environment really sees; see
     :func:`jupyter_aistack.system.verify.child.verify`.
 
     A child finds out, and this process is left untouched by CUDA.
     """
     return child.verify(
-        expects, interpreter=sys.executable, environment=os.environ, is_client=is_client
+        expects,
+        interpreter=sys.executable,
+        environment=os.environ,
+        is_client=is_client,
+        on_slow=on_slow,
     )
 
 

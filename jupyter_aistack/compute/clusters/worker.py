@@ -157,6 +157,7 @@ class LeasedWorker(ProcessInterface):
         self._check_wanted()
         self._set_stage("starting")
         await self._launch(lease)
+        self._set_stage("being checked")
         verification = asyncio.ensure_future(self._verify(lease))
         await self._until_given_up(verification)
         if not verification.done():

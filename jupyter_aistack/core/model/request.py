@@ -156,6 +156,13 @@ class Request:
     idempotency_key: str = ""
 
     @cached_property
+    def arrival(self) -> tuple[float, str]:
+        """What tells who came first: lower for the earlier. Worked out once for each
+        request, so that a long queue can be sorted by it in each cycle.
+        """
+        return self.submitted_at, self.id
+
+    @cached_property
     def kind(self) -> tuple[object, ...]:
         """Equal only for requests that differ in nothing but their time, their holder's
         name and their patience. Worked out once for each request.

@@ -45,7 +45,7 @@ class CapacityFreeing:
         self._state = state
         self._transfers = state.transfers
         self._preemptible = tuple(lease for lease in state.held if lease.preemptible)
-        self._preempted: set[str] = set()
+        self._preempted = {lease.id for lease in state.held if _is_preempted(lease)}
         self._counted: set[str] = set()
         self.promised: set[str] = set()
         self._reset_places()
@@ -99,19 +99,17 @@ class CapacityFreeing:
         out. None for a preemptible request where leases are being preempted: it may
         preempt nothing, and what it took of that would be preempted for once more.
         """
-        if request.preemptible and any(map(_is_preempted, self._state.held)):
+        if request.preemptible and self._preempted:
             return None
         if self._to_come is None:
-            going = [lease for lease in self._state.held if self._is_going(lease)]
+            going = self._leaving | self._preempted
             if not going:
                 return None
-            self._to_come = _without(self._state.capacity, going)
+            leases = [lease for lease in self._state.held if lease.id in going]
+            self._to_come = _without(self._state.capacity, leases)
         return self._place_in(
             self._to_come, request, self._state.now, self._state.holds
         )
-
-    def _is_going(self, lease: Lease) -> bool:
-        return lease.id in self._leaving or _is_preempted(lease)
 
     def _place_in(
         self,
@@ -127,8 +125,7 @@ class CapacityFreeing:
         reservations shut it `at` a time.
         """
         blocking = [hold for hold in holds if hold.blocks(request, at)]
-        gone = [lease.id for lease in ended]
-        gone += [lease.id for lease in self._state.held if _is_preempted(lease)]
+        gone = self._preempted | {lease.id for lease in ended}
         slices = self._state.placement.place_later(
             to_come,
             request,
@@ -174,8 +171,7 @@ class CapacityFreeing:
     ) -> tuple[SuspendCandidate, ...]:
         """The idle leases that must leave `capacity` so that a request fits."""
         state = self._state
-        going = {lease.id for lease in state.held if _is_preempted(lease)}
-        idle = self._idle(transfers, going)
+        idle = self._idle(transfers, self._preempted)
         if not idle:
             return ()
         return choose_victims(
@@ -265,11 +261,7 @@ class CapacityFreeing:
         were in their way.
         """
         gone = self._preempted | {lease.id for lease in victims}
-        staying = [
-            lease
-            for lease in self._state.held
-            if lease.id not in gone and not _is_preempted(lease)
-        ]
+        staying = [lease for lease in self._state.held if lease.id not in gone]
         return reservation_holds(
             self._state.snapshot.reservations, to_come, staying, at
         )

@@ -88,7 +88,7 @@ class QueuePass:
         """
         state = self._state
         waiting = self._without_dead(
-            sorted(state.snapshot.requests, key=attrgetter("submitted_at", "id"))
+            sorted(state.snapshot.requests, key=attrgetter("arrival"))
         )
         while True:
             groups = self._groups(waiting)

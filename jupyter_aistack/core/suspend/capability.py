@@ -44,7 +44,10 @@ class SuspendCapability:
 UNTESTED = SuspendCapability(
     why="no self-test has shown yet that this host can suspend a process"
 )
-BEING_TESTED = SuspendCapability(why=UNTESTED.why, is_being_tested=True)
+BEING_TESTED = SuspendCapability(
+    why="a self-test is finding out whether this host can suspend a process",
+    is_being_tested=True,
+)
 SWITCHED_OFF = SuspendCapability(
     why="it is switched off; the administrator may set AIStack.suspend"
 )

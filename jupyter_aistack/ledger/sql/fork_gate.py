@@ -8,8 +8,6 @@ ever let go of it: its first database call would wait for ever.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 FORK_SECONDS = 1.0
 """A fork waits for so long at most: a call that takes longer waits for another process
@@ -17,7 +15,9 @@ to let go of the database, and asleep it holds none of those locks."""
 
 
 class ForkGate:
-    """Calls go through it at once, and a fork waits until none is under way."""
+    """Calls go through it at once, and a fork waits until none is under way: a call is a
+    ``with`` block of the gate, which begins when no fork is about to happen.
+    """
 
     def __init__(self) -> None:
         self.renew()
@@ -28,17 +28,16 @@ class ForkGate:
         self._under_way = 0
         self._forks = 0
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """A call into the database; it begins when no fork is about to happen."""
+    def __enter__(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self._forks)
+            while self._forks:
+                self._changed.wait()
             self._under_way += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._under_way -= 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._changed:
+            self._under_way -= 1
+            if self._forks:
                 self._changed.notify_all()
 
     def close(self, seconds: float = FORK_SECONDS) -> bool:

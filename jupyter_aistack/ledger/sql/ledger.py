@@ -98,7 +98,7 @@ class SQLLedger(TransactionalLedger):
         with (
             explained(self._url),
             database.alone(self._turn) if writes and is_file else nullcontext(),
-            _gate.call(),
+            _gate,
             database.transaction(opened.engine, writes=writes) as connection,
         ):
             rows = SQLRows(connection, opened, is_sqlite=is_file)
@@ -151,7 +151,7 @@ class SQLLedger(TransactionalLedger):
         self._close_connections()
 
     def _close_connections(self) -> None:
-        with _gate.call(), self._lock:
+        with _gate, self._lock:
             self._forget()
 
     def _close_before_fork(self) -> None:
@@ -170,7 +170,7 @@ class SQLLedger(TransactionalLedger):
         opened = self._opened
         if opened is not None and opened.identity == current:
             return opened
-        with _gate.call(), self._lock:
+        with _gate, self._lock:
             if self._opened is not None and self._opened.identity != current:
                 self._forget()
             if self._opened is None:

@@ -61,7 +61,8 @@ class KernelRequests:
                 preemptible=arguments.preemptible,
                 up_to=arguments.up_to,
                 label=label,
-                on_wait=progress,
+                on_wait=progress.show_place,
+                on_check=progress.show_check,
             )
 
     def label(self) -> str:

@@ -9,12 +9,15 @@ from jupyter_aistack.client.display import Bar, Panel, bar
 from jupyter_aistack.client.notices import notice_line
 from jupyter_aistack.client.text import (
     bytes_text,
+    health_text,
     lease_remarks,
     percent_text,
     share_text,
     usable_bytes,
     usable_cores,
+    warnings_text,
 )
+from jupyter_aistack.core.model.condition import Severity
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.units import (
     format_about,
@@ -48,6 +51,7 @@ def status_panel(
         ("verified", _verified(lease)),
         ("memory", memory_used(lease, usage)),
         *device_state_rows(lease),
+        *_health_rows(lease, host, now),
         ("time left", time_left(lease, now)),
         *idle_rows(lease, host, now),
     ]
@@ -56,6 +60,20 @@ def status_panel(
     if _is_simulated(lease, host):
         title += " (simulated: nothing real stands behind it)"
     return Panel(title=title, rows=rows, remark=_problems(host))
+
+
+def _health_rows(lease: JSON, host: JSON, now: float) -> Iterator[tuple[str, str]]:
+    """What its user should know of the health of its devices."""
+    ids = {slice_["device_id"] for slice_ in lease["slices"]}
+    told = [
+        f"{device['name']}: {health_text(condition, now)}"
+        for device in host["devices"]
+        if device["id"] in ids
+        for condition in device["conditions"]
+        if condition["severity"] != Severity.INFO.value
+    ]
+    if told:
+        yield "health", "; ".join(told)
 
 
 def _rows_of_others(others: Sequence[JSON]) -> Iterator[tuple[str, str]]:
@@ -310,7 +328,8 @@ def _free(device: JSON) -> str:
         profiles = {instance["profile"] for instance in device["mig"]}
         return "MIG: " + ", ".join(sorted(profiles))
     share = format_share(device["free_fraction"])
-    return f"{share} of {format_bytes(device['memory_bytes'])}"
+    free = f"{share} of {format_bytes(device['memory_bytes'])}"
+    return ", ".join(filter(None, [free, warnings_text(device)]))
 
 
 def _who(holder: JSON) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from jupyter_aistack.client.display import Panel
@@ -12,9 +11,8 @@ from . import views
 
 
 class Progress:
-    """A line that shows how the waiting goes, updated in place.
-
-    As a context manager it gives the function to call with position and reason.
+    """A line that shows how the waiting goes, updated in place, until the end of the
+    ``with`` block.
     """
 
     def __init__(self, spec: str) -> None:
@@ -22,8 +20,8 @@ class Progress:
         self._line: Any = None
         self._began_at = time.monotonic()
 
-    def __enter__(self) -> Callable[[int | None, str], None]:
-        return self._show
+    def __enter__(self) -> Progress:
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         if self._line is None:
@@ -32,14 +30,20 @@ class Progress:
         seconds = time.monotonic() - self._began_at
         self._line.update(Panel(title=f"{self._spec} {what} after {seconds:.0f} s"))
 
-    def _show(self, position: int | None, reason: str) -> None:
+    def show_place(self, position: int | None, reason: str) -> None:
+        """The request waits, at a position of the queue."""
+        request = {"spec": self._spec, "position": position, "reason": reason}
+        self._show(views.waiting_line(request))
+
+    def show_check(self, seconds: float) -> None:
+        """It was granted, and is checked from inside this kernel, for so long now."""
+        title = f"{self._spec} was granted, and is being checked from inside"
+        self._show(f"{title}: the driver takes long to start, {seconds:.0f} s so far")
+
+    def _show(self, title: str) -> None:
         from IPython.display import display
 
-        request = {"spec": self._spec, "position": position, "reason": reason}
-        panel = Panel(
-            title=views.waiting_line(request),
-            remark="Interrupt the kernel to stop waiting.",
-        )
+        panel = Panel(title=title, remark="Interrupt the kernel to stop waiting.")
         if self._line is None:
             # IPython has no types for it.
             self._line = display(panel, display_id=True)  # type: ignore[no-untyped-call]

@@ -66,6 +66,7 @@ class LeaseSync:
         self.patience_seconds = patience_seconds
         self._launch_request = os.environ.get("AISTACK_REQUEST", "")
         self._is_waiting_told = not self._launch_request
+        self._is_slowness_told = False
         self._thread: threading.Thread | None = None
         self._answer: Mine | None = None
         self._launch_lease = LaunchLease(connect)
@@ -162,8 +163,9 @@ class LeaseSync:
             return False
         self.pending = None
         self._is_waiting_told = True
+        self._is_slowness_told = False
         try:
-            lease = handle.attach().lease or {}
+            lease = handle.attach(on_check=self._say_slow).lease or {}
         except AIStackError as error:
             self._say(
                 f"{handle.spec} ({handle.id}) came and was given back: {error.message}"
@@ -171,3 +173,9 @@ class LeaseSync:
         else:
             self._say(arrived_line(lease))
         return True
+
+    def _say_slow(self, seconds: float) -> None:
+        """Say once that a check takes long."""
+        if not self._is_slowness_told:
+            self._is_slowness_told = True
+            self._say("a lease came, and is being checked: its driver starts slowly")

@@ -27,6 +27,15 @@ CHILD_SECONDS = 45.0
 start on a busy host.
 """
 
+SLOW_SECONDS = 2.0
+"""After so long whoever waits for it is told of the wait."""
+POLL_SECONDS = 0.5
+
+OnSlow = Callable[[float], None]
+"""Called again and again while a child takes longer than `SLOW_SECONDS`, with the
+seconds so far; what it raises ends the wait.
+"""
+
 IsClient = Callable[[int], bool | None]
 """Whether the server that limits a slice knows a process; None where that is unknown.
 """
@@ -46,7 +55,13 @@ class ProbeResult:
             answer in time, or made no sense.
     """
 
-    def __init__(self, *, interpreter: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        *,
+        interpreter: str,
+        environment: Mapping[str, str],
+        on_slow: OnSlow | None = None,
+    ) -> None:
         # Isolated: neither a module of the user's that is called json nor a slow
         # site-packages may get in the way.
         program = [interpreter, "-I", "-S", str(_PROGRAM), "--hold", *_device_probes()]
@@ -57,15 +72,20 @@ class ProbeResult:
         }
         self._child = subprocess.Popen(program, env=dict(environment), **pipes)
         try:
-            self.seen = self._report()
+            self.seen = self._report(on_slow)
         except BaseException:
             self.close()
             raise
 
-    def _report(self) -> dict[str, Any]:
+    def _report(self, on_slow: OnSlow | None) -> dict[str, Any]:
         assert self._child.stdout is not None
-        if not select.select([self._child.stdout], [], [], CHILD_SECONDS)[0]:
-            raise subprocess.TimeoutExpired(self._child.args, CHILD_SECONDS)
+        began_at = time.monotonic()
+        while not select.select([self._child.stdout], [], [], POLL_SECONDS)[0]:
+            seconds = time.monotonic() - began_at
+            if seconds >= CHILD_SECONDS:
+                raise subprocess.TimeoutExpired(self._child.args, CHILD_SECONDS)
+            if seconds >= SLOW_SECONDS and on_slow is not None:
+                on_slow(seconds)
         report: dict[str, Any] = json.loads(self._child.stdout.readline())
         return report
 
@@ -109,6 +129,7 @@ def verify(
     interpreter: str,
     environment: Mapping[str, str],
     is_client: IsClient | None = None,
+    on_slow: OnSlow | None = None,
 ) -> Verdict:
     """Compare what was granted with what a child of `interpreter` with `environment`
     sees.
@@ -117,6 +138,7 @@ def verify(
 
     Args:
         is_client: asks the server that limits the slice, where such a server exists.
+        on_slow: told while a driver takes long to start.
 
     Returns:
         As :func:`~jupyter_aistack.core.enforcement.verification.check_enforcement`.
@@ -124,7 +146,9 @@ def verify(
     if expects.is_empty:
         return check_enforcement(expects, {}, time.time())
     try:
-        with ProbeResult(interpreter=interpreter, environment=environment) as probe:
+        with ProbeResult(
+            interpreter=interpreter, environment=environment, on_slow=on_slow
+        ) as probe:
             # The server is asked while the child still holds the device: it knows a
             # process only as long as that is its client.
             mps = listed(expects, probe.seen, is_client)

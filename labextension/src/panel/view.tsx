@@ -125,10 +125,13 @@ function Disconnected(props: IPanelProps): JSX.Element {
   const age = (Date.now() - (manager.lastSeen ?? Date.now())) / 1000;
   return (
     <div className="jp-AIStack-banner">
-      <p title={manager.problem}>
-        <span aria-hidden="true">⚠ </span>
-        {trans.__('Disconnected, last seen %1 ago', formatDuration(age))}
-      </p>
+      <div>
+        <p>
+          <span aria-hidden="true">⚠ </span>
+          {trans.__('Disconnected, last seen %1 ago', formatDuration(age))}
+        </p>
+        {manager.problem && <p>{manager.problem}</p>}
+      </div>
       <button
         className="jp-AIStack-button jp-mod-small"
         onClick={() => actions.retry()}

@@ -25,8 +25,8 @@ export class WireError extends Error {
     value: unknown
   ) {
     super(
-      `The answer of the server is not as agreed (${path}: expected ${expected}, ` +
-        `got ${describe(value)}); reload the page, it may be older than the server`
+      'This page and the server are of different versions of jupyter_aistack: reload the page, or restart ' +
+        `the server if it is the older one (${path}: expected ${expected}, got ${describe(value)})`
     );
     this.name = 'WireError';
   }

@@ -9,7 +9,7 @@ from jupyter_aistack.ledger.sql.fork_gate import ForkGate
 
 def test_a_fork_waits_for_the_call_that_is_under_way() -> None:
     gate = ForkGate()
-    with gate.call():
+    with gate:
         assert not gate.close(seconds=0.0)
     gate.open()
     assert gate.close(seconds=0.0)
@@ -20,7 +20,7 @@ def test_a_call_begins_when_the_fork_is_over() -> None:
     begun = threading.Event()
 
     def call() -> None:
-        with gate.call():
+        with gate:
             begun.set()
 
     gate.close()
@@ -37,7 +37,7 @@ def test_two_forks_at_once_are_both_waited_for() -> None:
     begun = threading.Event()
 
     def call() -> None:
-        with gate.call():
+        with gate:
             begun.set()
 
     gate.close()
@@ -52,10 +52,10 @@ def test_two_forks_at_once_are_both_waited_for() -> None:
 
 def test_a_child_waits_for_none_of_its_parents_calls() -> None:
     gate = ForkGate()
-    with gate.call():
+    with gate:
         gate.close(seconds=0.0)
         gate.renew()
         assert gate.close(seconds=0.0)
         gate.renew()
-        with gate.call():
+        with gate:
             pass

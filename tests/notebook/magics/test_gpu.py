@@ -208,6 +208,30 @@ def test_waiting_tells_position_and_reason_and_ctrl_c_takes_the_request_back(
     assert "no longer waited for" in shown[-1]
 
 
+def test_a_driver_that_starts_slowly_is_told_of_while_it_is_waited_for(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+):
+    shown: list[str] = []
+    line = SimpleNamespace(update=lambda panel: shown.append(str(panel)))
+    monkeypatch.setattr(
+        "IPython.display.display",
+        lambda panel, display_id: shown.append(str(panel)) or line,
+    )
+
+    def start_slowly(expects: object, is_client: object, on_slow: Any) -> Any:
+        on_slow(2.5)
+        on_slow(3.5)
+        return None, None
+
+    monkeypatch.setattr(attach, "verify", start_slowly)
+    gpu(shell, "request 1/4")
+    assert "1/4 was granted, and is being checked from inside" in shown[0]
+    assert "2 s so far" in shown[0]
+    assert "4 s so far" in shown[1]
+    assert "1/4 was granted after" in shown[2]
+    gpu(shell, "release")
+
+
 def test_a_kernel_started_waiting_says_so_once(
     shell: InteractiveShell,
     broker: client.Client,
@@ -812,7 +836,7 @@ def test_loading_imports_nothing_heavy():
     assert not heavy & set(done.stdout.split())
 
 
-@pytest.mark.notebook
+@pytest.mark.service
 def test_a_mistake_fails_a_notebook_with_one_line(
     broker: client.Client, tmp_path: Path
 ):

@@ -229,7 +229,11 @@ describe('commands on a slice that may be suspended', () => {
 
   it('do not suspend where the host cannot', () => {
     const snapshot = suspendedSnapshot(WARM);
-    snapshot.host.suspend = { tier: 'off', why: 'the self-test failed' };
+    snapshot.host.suspend = {
+      tier: 'off',
+      why: 'the self-test failed',
+      context_bytes: null
+    };
     FakeSocket.latest.show(snapshot);
     expect(enabled()).not.toContain('suspend');
   });

@@ -245,6 +245,20 @@ describe('with data', () => {
     expect(release?.disabled).toBe(true);
   });
 
+  it.each([
+    ['newer', (device: Record<string, unknown>) => (device.kind = 'tpu')],
+    ['older', (device: Record<string, unknown>) => delete device.memory_bytes]
+  ])('says what to do where the server is %s than the page', (_, change) => {
+    const snapshot = structuredClone(sampleSnapshot());
+    change(snapshot.host.devices[0] as unknown as Record<string, unknown>);
+    FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
+    const shown = show();
+    expect(shown).toMatch(/Disconnected, last seen \d+ s ago/);
+    expect(shown).toContain('different versions of jupyter_aistack');
+    expect(shown).toContain('reload the page, or restart the server');
+    expect(shown).toContain('host.devices[0]');
+  });
+
   it('acts again as soon as the connection is back, untouched', () => {
     vi.useFakeTimers();
     try {
