@@ -7,12 +7,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from jupyter_aistack.core.enforcement.device_visibility import hidden_environment
 from jupyter_aistack.core.enforcement.limit_effect import LimitEffect, weakest
-from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
-from jupyter_aistack.core.model.condition import Conditions, with_condition
+from jupyter_aistack.core.enforcement.preparation import Preparation, merged
+from jupyter_aistack.core.model.context_memory import with_contexts
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -51,6 +50,9 @@ class DeviceManager:
             granted to these; what others hold is foreign.
         namespace: tells which listed ids are of processes here.
         host_name: what people call the machine; empty where that is `host`.
+
+    Attributes:
+        context_bytes: what a context takes on each device, where it was measured.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class DeviceManager:
         self._prepared: dict[str, Lease] = {}
         self._found: Inventory | None = None
         self._found_at = 0.0
+        self.context_bytes: dict[str, int] = {}
         self._sampler = HostSampler(
             self.inventory, self._by_owner, clock, self._namespace
         )
@@ -155,7 +158,10 @@ class DeviceManager:
         problems.extend(each.problem for each in self._guarded if each.problem)
         inventory = Inventory(
             host=self.host,
-            devices=tuple(d for each in self._guarded for d in self._seen[each]),
+            devices=with_contexts(
+                (d for each in self._guarded for d in self._seen[each]),
+                self.context_bytes,
+            ),
             problems=tuple(problems),
             host_name=self._host_name,
         )
@@ -193,7 +199,7 @@ class DeviceManager:
         devices = {d.id: d for d in self.inventory().devices}
         self._prepared[lease.id] = lease
         try:
-            return _merge(
+            return merged(
                 [
                     _prepared_by(provider, lease, devices)
                     for provider in self._providers_of(lease)
@@ -362,28 +368,6 @@ def _leased(leases: Iterable[Lease]) -> dict[str, str]:
     }
 
 
-def _merge(parts: Sequence[Preparation]) -> Preparation:
-    if len(parts) == 1:
-        return parts[0]
-    environment: dict[str, str] = {}
-    promised: dict[str, Any] = {}
-    conditions: Conditions = ()
-    for part in parts:
-        environment.update(part.environment)
-        promised.update(_promised(part.expects))
-        for condition in part.conditions:
-            conditions = with_condition(conditions, condition)
-    return Preparation(
-        environment=environment,
-        expects=Expectation(**promised),
-        cores=tuple(core for part in parts for core in part.cores),
-        memory_limit_bytes=sum(part.memory_limit_bytes for part in parts),
-        enforced_by=parts[0].enforced_by,
-        conditions=conditions,
-        visibility=tuple(each for part in parts for each in part.visibility),
-    )
-
-
 def _prepared_by(
     provider: Provider, lease: Lease, devices: Mapping[str, Device]
 ) -> Preparation:
@@ -391,7 +375,3 @@ def _prepared_by(
     prepared = provider.prepare(lease, devices)
     visibility = (provider.visibility,) if provider.visibility.hidden else ()
     return replace(prepared, visibility=visibility)
-
-
-def _promised(expects: Expectation) -> dict[str, Any]:
-    return {name: value for name, value in vars(expects).items() if value is not None}

@@ -134,6 +134,8 @@ class Device:
         free_bytes: memory that is free now, by the driver; None where it does not say.
         least_share_bytes: memory without which a share of it is of no use: what its
             driver takes for each process, and a little to work in.
+        context_bytes: what the driver takes of it for each process, as measured; None
+            where it was not.
         simulated: nothing real stands behind it.
         problem: why it cannot be used, in one sentence; empty when healthy.
         level: the firmest that shares of it are held now (see `highest_level`); None where no
@@ -165,6 +167,7 @@ class Device:
     used_bytes: int | None = field(default=None, compare=False)
     free_bytes: int | None = field(default=None, compare=False)
     least_share_bytes: int = 0
+    context_bytes: int | None = None
     simulated: bool = False
     problem: str = ""
     level: Enforcement | None = None

@@ -91,6 +91,7 @@ DEVICE = WIRE.record(
         "used_bytes",
         "free_bytes",
         "least_share_bytes",
+        "context_bytes",
         "health",
     ],
     formats={

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jupyter_aistack.core.model.context_memory import least_share_bytes
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -21,7 +22,7 @@ from jupyter_aistack.core.model.device_health import (
 from jupyter_aistack.exceptions import DeviceLost, ProviderError
 
 from . import mig
-from .gpu_memory import LEAST_SHARE_BYTES, memory_of
+from .gpu_memory import memory_of
 from .health import HealthMonitor
 from .mig_reconfigure import MIGReconfigurer
 from .nvml import NO_PERMISSION, NVML
@@ -227,7 +228,7 @@ class GPUDiscovery:
             processes=self._processes((handle, *handles)),
             used_bytes=memory.used if memory else None,
             free_bytes=memory.free if memory else None,
-            least_share_bytes=LEAST_SHARE_BYTES,
+            least_share_bytes=least_share_bytes(None),
             problem=unreadable or health.problem,
             advice=health.advice,
             health=health,

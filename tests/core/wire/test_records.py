@@ -29,6 +29,7 @@ HIDDEN = {
         "processes",
         "free_bytes",
         "least_share_bytes",
+        "context_bytes",
         "own_memory_bytes",
         "health",
         "used_bytes",
