@@ -131,7 +131,7 @@ def _picture_row(row: Row) -> tuple[Any, ...]:
 def _is_interval(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
-    return value >= LEAST_INTERVAL  # not-a-number is not
+    return float(value) >= LEAST_INTERVAL  # not-a-number is not
 
 
 def monitor_rows(
