@@ -211,7 +211,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "notebook.session.lease_sync",
     },
     "notebook/magics/test_gpu_accounting.py": {
-        "client.text",
         "notebook.panels.accounting",
         "notebook.session.cell_timing",
     },
@@ -239,6 +238,10 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.mps.lifecycle",
         "providers.nvidia.mps.protocol2",
         "providers.nvidia.mps.protocol3",
+    },
+    "providers/nvidia/test_health.py": {
+        "providers.nvidia.health_conditions",
+        "providers.nvidia.health_readings",
     },
     "providers/nvidia/test_mig_reconfigure.py": {"broker.mig", "cli.mig"},
     "providers/nvidia/test_provider.py": {

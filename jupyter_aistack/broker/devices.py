@@ -19,7 +19,9 @@ from jupyter_aistack.core.model.device import (
     Inventory,
     Slice,
     SliceKind,
+    known_or_fresh,
 )
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.foreign_memory import (
     Holders,
     is_to_be_told_apart,
@@ -50,6 +52,8 @@ class DeviceManager:
             granted to these; what others hold is foreign.
         namespace: tells which listed ids are of processes here.
         host_name: what people call the machine; empty where that is `host`.
+        recorded_faults: what is written down of the host's devices; None where that
+            cannot be read now.
 
     Attributes:
         context_bytes: what a context takes on each device, where it was measured.
@@ -64,6 +68,7 @@ class DeviceManager:
         held: Callable[[], Holders],
         namespace: PidNamespace | None = None,
         host_name: str = "",
+        recorded_faults: Callable[[], Sequence[DeviceFault] | None] = lambda: None,
     ) -> None:
         self.providers = tuple(providers)
         self._guarded = tuple(GuardedProvider(provider) for provider in providers)
@@ -71,6 +76,7 @@ class DeviceManager:
         self._host_name = host_name
         self._clock = clock
         self._held = held
+        self._recorded_faults = recorded_faults
         self._namespace = namespace or PidNamespace()
         self._lock = threading.RLock()
         self._owners: dict[str, GuardedProvider] = {}
@@ -94,7 +100,7 @@ class DeviceManager:
                 or not 0 <= self._clock() - self._found_at < INVENTORY_SECONDS
             ):
                 fresh = self._discover()
-                self._found = known = _kept(known, fresh)
+                self._found = known = known_or_fresh(known, fresh)
                 self._found_at = self._clock()
             return known
 
@@ -141,7 +147,10 @@ class DeviceManager:
 
     def _discover(self) -> Inventory:
         problems: list[str] = []
+        faults = self._recorded_faults()
         for provider in self._guarded:
+            if faults is not None:
+                provider.restore_faults(faults)
             try:
                 self._seen[provider] = provider.discover(self.host)
             except ProviderError as error:
@@ -344,19 +353,6 @@ class DeviceManager:
         """Let go of the drivers."""
         for provider in self._guarded:
             provider.close()
-
-
-def _kept(known: Inventory | None, fresh: Inventory) -> Inventory:
-    """The known inventory where nothing has changed, so that what was worked out for it
-    is known by identity.
-    """
-    if known is None or known != fresh:
-        return fresh
-    if [device.free_bytes for device in known.devices] == [
-        device.free_bytes for device in fresh.devices
-    ]:
-        return known
-    return fresh
 
 
 def _leased(leases: Iterable[Lease]) -> dict[str, str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, DeviceKind, Fault
+from jupyter_aistack.core.model.device_health import UNKNOWN_HEALTH, DeviceFault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample, UnitSample, Usage
 from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.providers.base import Provider
 
 
@@ -24,9 +26,13 @@ class Lists(Provider):
         self.failure: Exception | None = None
         self.asked = 0
         self.broken: tuple[Fault, ...] = ()
+        self.health = UNKNOWN_HEALTH
+        self.restored: Sequence[DeviceFault] | None = None
+        self.is_closed = False
 
     def discover(self, host: str) -> tuple[Device, ...]:
-        problem = "failed; it is looked at again" if self.broken else ""
+        closed = "failed; it is looked at again" if self.broken else ""
+        problem = self.health.problem or closed
         known = {
             "id": "GPU-0",
             "host": host,
@@ -34,9 +40,15 @@ class Lists(Provider):
             "index": 0,
             "name": "H100",
         }
-        return (Device(**known, memory_bytes=80 * GIB, problem=problem),)  # type: ignore[arg-type]
+        what = {"problem": problem, "health": self.health}
+        return (Device(**known, **what, memory_bytes=80 * GIB),)  # type: ignore[arg-type]
+
+    def restore_faults(self, faults: Sequence[DeviceFault]) -> None:
+        self.restored = faults
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
+        if self.is_closed:
+            raise PrepareFailed("the device is closed")
         return Preparation()
 
     def faults(self) -> tuple[Fault, ...]:

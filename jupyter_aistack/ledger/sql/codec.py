@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, get_type_hints
 
 from jupyter_aistack.core.accounting.charges import (
     CellInterval,
+    Key,
     MeterState,
     UsageRecord,
 )
 from jupyter_aistack.core.model.condition import Condition, Conditions
 from jupyter_aistack.core.model.device import Slice
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity
@@ -74,7 +77,13 @@ _SCALARS: dict[Any, Converter] = {
 _INSIDE = Converters(_SCALARS)
 """What is inside a JSON column."""
 # Most of a holder is empty, and it is in every row.
-_HOLDER = _INSIDE.record(Holder, sparse=True)
+# The same few names come in all rows: as one object each they are compared at once.
+_NAME = Converter(read=sys.intern)
+_HOLDER = _INSIDE.record(
+    Holder,
+    sparse=True,
+    formats=dict.fromkeys(("user", "host", "host_name", "boot_id"), _NAME),
+)
 _INSIDE.record(Slice)
 _INSIDE.record(Notice)
 _INSIDE.record(Condition)
@@ -133,6 +142,9 @@ def _outside(*names: str) -> dict[str, Converter]:
 _LEASE = _COLUMNS.record(Lease)
 _REQUEST = _COLUMNS.record(Request, formats=_outside("reason", "idempotency_key"))
 _HOST = _COLUMNS.record(HostIdentity, formats=_outside("name", "machine"))
+_DEVICE_FAULT = _COLUMNS.record(
+    DeviceFault, formats=_outside("device_id", "message", "evidence")
+)
 _ACCOUNT = _COLUMNS.record(Account, formats=_outside("user"))
 _RESERVATION = _COLUMNS.record(Reservation, formats=_outside("name", "created_by"))
 _METER = _COLUMNS.record(MeterState)
@@ -147,6 +159,8 @@ lease_from_row = _LEASE.from_dict
 request_from_row = _REQUEST.from_dict
 host_to_row = _HOST.to_dict
 host_from_row = _HOST.from_dict
+device_fault_to_row = _DEVICE_FAULT.to_dict
+device_fault_from_row = _DEVICE_FAULT.from_dict
 account_to_row = _ACCOUNT.to_dict
 account_from_row = _ACCOUNT.from_dict
 reservation_to_row = _RESERVATION.to_dict
@@ -187,3 +201,17 @@ def event_to_row(event: Event) -> dict[str, Any]:
     row = _EVENT.to_dict(event)
     del row["sequence"]
     return row
+
+
+def key_of_charge(key: Key) -> dict[str, Any]:
+    """The key of a charge, as statements look for it."""
+    host, device_id, lease_id, cell, day = key
+    place = {"of_host": host, "of_device_id": device_id, "of_lease_id": lease_id}
+    return {**place, "of_cell": storable(cell), "of_day": day}
+
+
+def key_of_span(span: CellInterval) -> dict[str, Any]:
+    """The key of a span, as statements look for it."""
+    row = span_to_row(span)
+    key = ("host", "user", "owner", "cell", "began_at")
+    return {f"of_{name}": row[name] for name in key}

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client.display import Bar, Panel, bar
 from jupyter_aistack.client.notices import notice_line
-from jupyter_aistack.client.text import bytes_text, lease_remarks, percent_text
+from jupyter_aistack.client.text import (
+    bytes_text,
+    health_text,
+    lease_remarks,
+    percent_text,
+    share_text,
+    usable_bytes,
+    usable_cores,
+    warnings_text,
+)
+from jupyter_aistack.core.model.condition import Severity
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.units import (
     format_about,
@@ -41,6 +51,7 @@ def status_panel(
         ("verified", _verified(lease)),
         ("memory", memory_used(lease, usage)),
         *device_state_rows(lease),
+        *_health_rows(lease, host, now),
         ("time left", time_left(lease, now)),
         *idle_rows(lease, host, now),
     ]
@@ -49,6 +60,20 @@ def status_panel(
     if _is_simulated(lease, host):
         title += " (simulated: nothing real stands behind it)"
     return Panel(title=title, rows=rows, remark=_problems(host))
+
+
+def _health_rows(lease: JSON, host: JSON, now: float) -> Iterator[tuple[str, str]]:
+    """What its user should know of the health of its devices."""
+    ids = {slice_["device_id"] for slice_ in lease["slices"]}
+    told = [
+        f"{device['name']}: {health_text(condition, now)}"
+        for device in host["devices"]
+        if device["id"] in ids
+        for condition in device["conditions"]
+        if condition["severity"] != Severity.INFO.value
+    ]
+    if told:
+        yield "health", "; ".join(told)
 
 
 def _rows_of_others(others: Sequence[JSON]) -> Iterator[tuple[str, str]]:
@@ -176,7 +201,7 @@ def _usage_row(lease: JSON, usage: JSON) -> tuple[Any, ...]:
 def memory_used(lease: JSON, usage: JSON) -> Bar | str:
     """Memory in use of what the lease grants; "n/a" where it cannot be known."""
     used = usage["leases"].get(lease["id"], {}).get("memory_bytes")
-    limit = sum(slice_["memory_bytes"] for slice_ in lease["slices"])
+    limit = usable_bytes(lease)
     return bar(used, limit, f"{bytes_text(used)} of {format_bytes(limit)}")
 
 
@@ -246,15 +271,19 @@ def _place(request: JSON) -> str:
 
 def _devices(lease: JSON, host: JSON) -> str:
     names = {device["id"]: device["name"] for device in host["devices"]}
-    return "; ".join(_slice_text(slice_, names) for slice_ in lease["slices"])
+    return "; ".join(_slice_text(lease, slice_, names) for slice_ in lease["slices"])
 
 
-def _slice_text(slice_: JSON, names: Mapping[str, str]) -> str:
+def _slice_text(lease: JSON, slice_: JSON, names: Mapping[str, str]) -> str:
     device_id = slice_["device_id"]
-    size = slice_["profile"] or format_share(slice_["fraction"])
-    text = f"{size} of {names.get(device_id, device_id)}"
-    if slice_["cores"]:
-        text += f", cores {_cores(slice_['cores'])}"
+    name = names.get(device_id, device_id)
+    granted, _, ceiling = share_text(lease, slice_).partition(", ")
+    text = f"{slice_['profile'] or granted} of {name}"
+    if ceiling:
+        text += f", {ceiling}"
+    cores = usable_cores(lease, slice_)
+    if cores:
+        text += f", cores {_cores(cores)}"
     return text
 
 
@@ -299,7 +328,8 @@ def _free(device: JSON) -> str:
         profiles = {instance["profile"] for instance in device["mig"]}
         return "MIG: " + ", ".join(sorted(profiles))
     share = format_share(device["free_fraction"])
-    return f"{share} of {format_bytes(device['memory_bytes'])}"
+    free = f"{share} of {format_bytes(device['memory_bytes'])}"
+    return ", ".join(filter(None, [free, warnings_text(device)]))
 
 
 def _who(holder: JSON) -> str:
