@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
@@ -164,7 +165,7 @@ def test_what_the_host_could_never_hold_is_refused_as_such(cpu_host: Path) -> No
     assert lease_ids() == before
 
 
-@pytest.mark.parametrize("workers", [-1, 1.5, True, "2"])
+@pytest.mark.parametrize("workers", [-1, 1.5, True, "2", math.inf, math.nan])
 def test_a_number_of_workers_that_makes_no_sense_is_refused(workers: object) -> None:
     with pytest.raises(InvalidRequest, match="workers: expected a whole number"):
         Cluster(workers)  # type: ignore[arg-type]
