@@ -20,6 +20,8 @@ def parse_ceiling(text: str, spec: Spec) -> Fraction | None:
     Raises:
         InvalidRequest: naming the field ``up_to``.
     """
+    if not isinstance(text, str):
+        raise _invalid(f"expected text, got {text!r}; {_ALLOWED}")
     if not text.strip():
         return None
     ceiling = _share(text.strip())

@@ -40,6 +40,8 @@ def test_the_guarantee_itself_is_a_ceiling() -> None:
         ("40GiB", "1/4", "up_to: '40GiB' is no share; write a share of a device"),
         ("nan", "1/4", "up_to: 'nan' is no share"),
         ("0.25001", "1/4", "up_to: 0.25001 is too fine"),
+        (0.5, "1/4", "up_to: expected text, got 0.5; write a share of a device"),
+        (None, "1/4", "up_to: expected text, got None; write a share"),
         ("1/1", "1g.18gb", "up_to: 1g.18gb is a MIG profile, and only parts of"),
         ("1/1", "2", "up_to: 2 is whole devices, and only parts of"),
     ],
