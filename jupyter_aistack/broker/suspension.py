@@ -174,13 +174,16 @@ class Suspension:
 
     def _why_not_suspendable(self, lease: Lease) -> str:
         if self._support.policy is None:
-            return "nothing is on this host; its administrator may set AIStack.suspend"
+            return (
+                "suspending is switched off on this host; its administrator may set "
+                "AIStack.suspend"
+            )
         queue = self._host_state.policy.queue(lease.queue)
         if queue is None or not queue.suspend:
-            return f"queue {lease.queue} lets none of its kernels be"
+            return f"queue {lease.queue} lets none of its kernels be suspended"
         return (
             self._support.capability.why_not
-            or "only a kernel with a share of a GPU, or with whole ones, can be"
+            or "only a kernel with a share of a GPU, or with whole ones, can be suspended"
         )
 
 

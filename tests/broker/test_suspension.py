@@ -196,7 +196,7 @@ def test_what_is_kept_stays_whoever_waits() -> None:
     [
         ({"suspend": None}, {}, "its administrator may set AIStack.suspend"),
         ({"capability": UNTESTED}, {}, "no self-test has shown yet"),
-        ({}, {"queue": "plain"}, "queue plain lets none of its kernels be"),
+        ({}, {"queue": "plain"}, "queue plain lets none of its kernels be suspended"),
         ({}, {"kind": HolderKind.PROCESS}, "only a kernel with a share of a GPU"),
     ],
     ids=["off", "not tested", "queue", "process"],
