@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 from jupyter_aistack.exceptions import LeaseError
 
 from .process_leases import drop_ended
 from .runtime import attach as attaching
+from .text import whole_text
 
 JSON = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -65,21 +67,28 @@ def watched_leases(mine: Mapping[str, Any]) -> list[JSON]:
     ]
 
 
-def check_kernel(mine: Mapping[str, Any], spec: str) -> JSON | None:
+def check_kernel(
+    mine: Mapping[str, Any], spec: str, ceiling: Fraction | None
+) -> JSON | None:
     """The lease this kernel has already, if it is what is asked for; else None.
 
     Args:
         mine: the answer of the ``mine`` verb.
         spec: what is asked for, in its canonical form.
+        ceiling: the share it may use while nobody else needs it; None for any.
 
     Raises:
         LeaseError: it holds another lease, or waits for a lease.
     """
     own = own_lease(mine)
     if own is not None:
-        if own["spec"] != spec:
+        up_to = None if ceiling is None else str(ceiling)
+        has_ceiling = up_to is None or own["up_to"] == up_to
+        if own["spec"] != spec or not has_ceiling:
+            held = _size_text(own["spec"], own["up_to"])
             raise LeaseError(
-                f"this kernel already holds {own['spec']} ({own['id']}); %gpu release it to ask for {spec}"
+                f"this kernel already holds {held} ({own['id']}); "
+                f"%gpu release it to ask for {_size_text(spec, up_to)}"
             )
         return own
 
@@ -89,6 +98,11 @@ def check_kernel(mine: Mapping[str, Any], spec: str) -> JSON | None:
             f"this kernel already waits for {waiting[0]['spec']}; %gpu release leaves the queue"
         )
     return None
+
+
+def _size_text(spec: str, up_to: str | None) -> str:
+    """What is held or asked for: ``1/4``, or ``1/4 up to 1/1``."""
+    return spec if up_to is None else f"{spec} up to {whole_text(up_to)}"
 
 
 def check_process(*, takes_device: bool) -> None:

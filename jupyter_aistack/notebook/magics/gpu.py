@@ -72,7 +72,7 @@ class GPUCommands:
         return mine, views.nothing_panel(host)
 
     def _request(self, arguments: Namespace) -> Answer:
-        own = self._requests.check(arguments.spec)
+        own = self._requests.check(arguments)
         if own is not None:
             _, panel = self._status(arguments)
             return {"request": None, "lease": own}, panel

@@ -78,7 +78,7 @@ class GPUCell:
 
     def _request(self, arguments: Namespace) -> LeaseHandle:
         with one_line_errors():
-            if self._requests.check(arguments.spec) is not None:
+            if self._requests.check(arguments) is not None:
                 raise LeaseError(
                     f"this kernel already holds {arguments.spec}: run the cell without %%gpu, or %gpu release first"
                 )

@@ -29,18 +29,20 @@ class KernelRequests:
         self._shell = shell
         self._connect = connect
 
-    def check(self, spec: str) -> JSON | None:
+    def check(self, arguments: Namespace) -> JSON | None:
         """The lease this kernel has already, if it is what is asked for; else None.
 
         Raises:
-            InvalidRequest: `spec` cannot be understood.
+            InvalidRequest: the spec or its ceiling cannot be understood.
             LeaseError: this kernel holds another lease, or waits for a lease.
         """
         from jupyter_aistack.client.lease_guard import check_kernel
+        from jupyter_aistack.core.model.ceiling import parse_ceiling
         from jupyter_aistack.core.model.spec import parse_spec
 
-        canonical = str(parse_spec(spec))
-        return check_kernel(self._connect().mine(), canonical)
+        spec = parse_spec(arguments.spec)
+        ceiling = parse_ceiling(arguments.up_to, spec)
+        return check_kernel(self._connect().mine(), str(spec), ceiling)
 
     def submit(self, arguments: Namespace, *, wait: bool) -> LeaseHandle:
         """Ask for what the arguments say, and show how the waiting goes."""

@@ -82,7 +82,8 @@ def _rows_of_others(others: Sequence[JSON]) -> Iterator[tuple[str, str]]:
     for is_process, name in names.items():
         specs = [lease["spec"] for lease in others if _is_process(lease) is is_process]
         if specs:
-            yield name, f"{len(specs)} more leases: {', '.join(specs)}"
+            noun = "lease" if len(specs) == 1 else "leases"
+            yield name, f"{len(specs)} more {noun}: {', '.join(specs)}"
 
 
 def _is_process(lease: JSON) -> bool:

@@ -107,6 +107,29 @@ def test_asking_for_another_slice_says_what_to_do_and_changes_nothing(
     assert [lease["spec"] for lease in broker.leases()] == ["1/4"]
 
 
+def test_asking_for_another_ceiling_says_what_to_do_and_changes_nothing(
+    shell: InteractiveShell, broker: client.Client
+):
+    gpu(shell, "request 1/4 --up-to 1/2")
+    with pytest.raises(
+        LeaseError,
+        match=r"holds 1/4 up to 1/2 .* release it to ask for 1/4 up to 1/1",
+    ):
+        gpu(shell, "request 1/4 --up-to 1/1")
+    with pytest.raises(AIStackError, match=r"up_to: 1/8 of a device is less than 1/4"):
+        gpu(shell, "request 1/4 --up-to 1/8")
+    assert [lease["up_to"] for lease in broker.leases()] == ["1/2"]
+
+
+@pytest.mark.parametrize("again", ["request 1/4 --up-to 0.5", "request 1/4"])
+def test_asking_again_within_the_ceiling_shows_what_is_held(
+    shell: InteractiveShell, broker: client.Client, again: str
+):
+    gpu(shell, "request 1/4 --up-to 1/2")
+    assert "This kernel holds 1/4" in gpu(shell, again)
+    assert len(broker.leases()) == 1
+
+
 def test_a_lease_with_an_end_shows_it_and_can_be_extended(
     shell: InteractiveShell, broker: client.Client
 ):
@@ -506,7 +529,7 @@ def test_status_names_device_enforcement_memory_and_time_left():
     assert "yes, from inside" in shown
     assert "of 20.0 GiB" in shown
     assert "10 min" in shown
-    assert "1 more leases: 1/2" in shown
+    assert "1 more lease: 1/2" in shown
     assert "no driver answers" in shown
     assert "notice" not in shown
     idle = samples["leases"][1]
