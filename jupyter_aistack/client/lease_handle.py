@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jupyter_aistack.core.enforcement.preparation import Preparation
-from jupyter_aistack.core.model.units import format_bytes, format_share
 from jupyter_aistack.exceptions import (
     AIStackError,
     LeaseError,
@@ -24,6 +23,7 @@ from . import notices, process_leases
 from .durations import lease_seconds
 from .runtime import attach as attaching
 from .runtime.attach import OnCheck, unheard
+from .text import granted_text
 from .transports import JSON
 from .waiting import WaitProgress, check_waiting, interruptible, pauses_until
 from .wire import condition_dict, is_usable, preparation_of
@@ -389,11 +389,9 @@ class LeaseHandle:
         self.release()
 
     def __repr__(self) -> str:
-        if not self.is_granted:
+        if self.lease is None:
             return f"<request {self.spec}: {self.state}, {self.reason}>"
-        slices = ", ".join(
-            f"{format_share(slice_.fraction)} of {slice_.device_id}"
-            for slice_ in self.slices
+        size = granted_text(self.lease)
+        return (
+            f"<lease {self.id} {self.spec}: {size}, {self.state}, {self.enforcement}>"
         )
-        size = format_bytes(self.memory_bytes)
-        return f"<lease {self.id} {self.spec}: {slices}, {size}, {self.state}, {self.enforcement}>"

@@ -75,6 +75,18 @@ def share_text(lease: Mapping[str, Any], slice_: Mapping[str, Any]) -> str:
     return granted
 
 
+def granted_text(lease: Mapping[str, Any]) -> str:
+    """What a lease as on the wire was granted: ``1/4 of GPU-…, 20.0 GiB, up to 1/1``."""
+    parts = [
+        f"{format_share(slice_['fraction'])} of {slice_['device_id']}"
+        for slice_ in lease["slices"]
+    ]
+    parts.append(format_bytes(sum(each["memory_bytes"] for each in lease["slices"])))
+    if lease["up_to"] is not None:
+        parts.append(f"up to {whole_text(lease['up_to'])}")
+    return ", ".join(parts)
+
+
 def whole_text(share: str) -> str:
     """A share for people: ``1/1`` for all of a device."""
     return "1/1" if share == "1" else format_share(share)

@@ -69,6 +69,11 @@ def test_a_lease_is_held_inside_the_with_and_given_back_after(
     assert lease.release().lease["outcome"] == "released"  # type: ignore[index]
 
 
+def test_a_lease_says_up_to_what_it_may_be_used(gpu_client: Client) -> None:
+    with gpu_client.request("1/4", up_to="1/1", attach=False) as lease:
+        assert ", 20.0 GiB, up to 1/1, " in repr(lease)
+
+
 class LostAnswers(Transport):
     """Passes on what is asked, and loses the answer to requests.
 
