@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jupyter_aistack.core.model.printable import printable
@@ -31,7 +33,16 @@ DEVICE_STATE_VERBS = {
 
 def request(options: argparse.Namespace) -> int:
     """Run a command on a slice; its exit code is ours, and signals reach it."""
+    from jupyter_aistack.client.durations import lease_seconds
     from jupyter_aistack.system.command_guard import CommandGuard
+    from jupyter_aistack.system.launched_command import check_program
+
+    duration = options.duration
+    if duration is not None:
+        duration = lease_seconds(duration, field="for")
+    with _told_of(options.command):
+        # Before it waits its turn, for hours maybe, and for nothing.
+        check_program(options.command[0], os.environ)
 
     def on_wait(position: int | None, reason: str) -> None:
         tell(f"waiting, number {position}: {printable(reason)}")
@@ -48,7 +59,7 @@ def request(options: argparse.Namespace) -> int:
             options.spec,
             timeout=options.timeout,
             queue=options.queue,
-            duration=options.duration,
+            duration=duration,
             preemptible=options.preemptible,
             up_to=options.up_to,
             label=" ".join(options.command)[:SHOWN_LABEL],
@@ -67,8 +78,15 @@ def request(options: argparse.Namespace) -> int:
 def _run(command: list[str], guard: CommandGuard) -> int:
     from jupyter_aistack.system.launched_command import run_command
 
-    try:
+    with _told_of(command):
         return run_command(command, os.environ, on_start=guard.watch)
+
+
+@contextlib.contextmanager
+def _told_of(command: list[str]) -> Iterator[None]:
+    """Say in a sentence that a command cannot be run."""
+    try:
+        yield
     except OSError as error:
         raise AIStackError(
             f"command: {command[0]} cannot be run: {error.strerror}"

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import select
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,18 @@ _TO_COMMAND = (signal.SIGUSR1, signal.SIGUSR2)
 _BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 """Ignored by Python, and not to be ignored by what it starts."""
 _TERMINAL = "/dev/tty"
+
+
+def check_program(program: str, environment: Mapping[str, str]) -> None:
+    """Look for a program without running it.
+
+    Raises:
+        OSError: there is none of that name, or it must not be run.
+    """
+    if shutil.which(program, path=environment.get("PATH")) is None:
+        is_forbidden = os.sep in program and os.path.exists(program)
+        number = errno.EACCES if is_forbidden else errno.ENOENT
+        raise OSError(number, os.strerror(number))
 
 
 def run_command(

@@ -371,7 +371,7 @@ print([name for name in sys.modules if name.partition(".")[0] == "numpy" or "sim
     [
         (["request", "banana", "--", "true"], "spec: 'banana' is not a slice"),
         (["request", "9", "--", "true"], "this host has 2 GPUs"),
-        (["request", "1/4", "--for", "never", "--", "true"], "duration: 'never'"),
+        (["request", "1/4", "--for", "never", "--", "true"], "for: 'never'"),
         (
             ["request", "1/4", "--timeout", "soon", "--", "true"],
             "timeout: 'soon' is not a duration",
@@ -428,6 +428,15 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert clients.connect().leases() == []
 
 
+def test_a_command_that_cannot_be_run_does_not_wait_for_its_turn(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with clients.request("2", attach=False):
+        assert main(["request", "1", "--", "no-such-program"]) == 2
+        assert "waiting" not in capsys.readouterr().err
+        assert clients.connect().queue() == []
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
@@ -478,6 +487,6 @@ def test_a_lease_that_cannot_be_suspended_says_why(
     with clients.request("1/4", attach=False) as lease:
         assert main([verb, lease.id]) == 2
     assert (
-        "this lease cannot be suspended: nothing is on this host"
+        "this lease cannot be suspended: suspending is switched off on this host"
         in capsys.readouterr().err
     )

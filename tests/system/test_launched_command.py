@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from jupyter_aistack.system.launched_command import check_program
 from jupyter_aistack.system.processes import state_of
 from tests.fakes.waiting import wait_until
 
@@ -53,6 +54,28 @@ with CommandGuard() as guard:
     run_command(sys.argv[1:], os.environ, on_start=tell)
 """
 """A launcher that nobody can hear any more by the time its command is known of."""
+
+
+@pytest.mark.parametrize("program", ["true", sys.executable])
+def test_a_program_that_is_there_can_be_run(program: str) -> None:
+    check_program(program, os.environ)
+
+
+@pytest.mark.parametrize(
+    ("program", "problem"),
+    [
+        ("no-such-program", FileNotFoundError),
+        ("/no/such/program", FileNotFoundError),
+        ("", FileNotFoundError),
+        ("/", PermissionError),
+        (__file__, PermissionError),
+    ],
+)
+def test_a_program_that_cannot_be_run_is_known_beforehand(
+    program: str, problem: type[OSError]
+) -> None:
+    with pytest.raises(problem):
+        check_program(program, os.environ)
 
 
 class Launched:
