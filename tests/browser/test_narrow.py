@@ -76,6 +76,14 @@ def full(kernel_id: str, kind: str) -> dict[str, Any]:
         "request_id": request_id,
     }
     mine.update(active_at=now - 56 * 60, preemptible=True)
+    (slice_,) = mine["slices"]
+    limit = {
+        "device_id": slice_["device_id"],
+        "fraction": "3/4",
+        "memory_bytes": 3 * slice_["memory_bytes"],
+        "cores": [],
+    }
+    mine.update(up_to="1", limits=[limit])
     why = "an NCCL communicator of its torch.distributed process group exists"
     mine["residence"].update(phase="resident", standing="pinned", pinned=why, why=why)
     snapshot["leases"][1]["holder"]["label"] = (

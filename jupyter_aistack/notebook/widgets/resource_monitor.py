@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from jupyter_aistack.client.display import Panel, bar
-from jupyter_aistack.client.text import bytes_text, percent_text
+from jupyter_aistack.client.text import bytes_text, percent_text, usable_bytes
 from jupyter_aistack.core.model.device_state import DisplayState
 from jupyter_aistack.core.model.units import format_bytes
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest
@@ -159,17 +159,17 @@ def _device_name(device: JSON) -> str:
 
 
 def _slice_row(lease: JSON, names: Mapping[str, str], use: JSON) -> Row:
-    slices = lease["slices"]
     # Each device once, though several slices may be on it.
-    devices = dict.fromkeys(names.get(slice_["device_id"], "?") for slice_ in slices)
-    memory_bytes = sum(slice_["memory_bytes"] for slice_ in slices)
+    devices = dict.fromkeys(
+        names.get(slice_["device_id"], "?") for slice_ in lease["slices"]
+    )
     is_worker = bool(lease["holder"]["parent"])
     return {
         "name": f"{lease['spec']} of {', '.join(devices)}",
         "who": _holder(lease) if is_worker else "this kernel",
         "standing": standing_words(lease),
         "is_mine": True,
-        **_amounts(use, memory_bytes),
+        **_amounts(use, usable_bytes(lease)),
     }
 
 

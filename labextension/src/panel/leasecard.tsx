@@ -1,7 +1,7 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import { shareText, usableBytes } from '../text/ceiling';
+import { leaseBytes, shareText } from '../text/ceiling';
 import { conditionOf } from '../text/condition';
 import {
   displayStateText,
@@ -74,7 +74,7 @@ function DisplayStateLine(
 
 function Memory(props: ILeaseCardProps): JSX.Element | null {
   const { lease, trans, usage } = props;
-  const total = lease.slices.reduce((sum, s) => sum + usableBytes(lease, s), 0);
+  const total = leaseBytes(lease);
   const use = usage?.leases[lease.id];
   if (!use) {
     return null;

@@ -1,5 +1,6 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
+import { leaseBytes } from '../text/ceiling';
 import { conditionTitle, errorsOf } from '../text/condition';
 import {
   isSuspendable,
@@ -84,8 +85,7 @@ function stateParts(
       : [...parts, trans.__('suspended'), hostMemoryText(lease, trans)];
   }
   if (use && use.memory_bytes !== null) {
-    const total = lease.slices.reduce((sum, s) => sum + s.memory_bytes, 0);
-    parts.push(sliceMemoryText(use, total, trans));
+    parts.push(sliceMemoryText(use, leaseBytes(lease), trans));
   }
   return standing ? [...parts, displayStateLabel(standing, trans)] : parts;
 }

@@ -22,6 +22,11 @@ export function shareText(
   );
 }
 
+/** Memory that may be used of all slices now. */
+export function leaseBytes(lease: ILease): number {
+  return lease.slices.reduce((sum, s) => sum + usableBytes(lease, s), 0);
+}
+
 /** Memory that may be used of a slice now. */
 export function usableBytes(lease: ILease, slice: ISlice): number {
   return limitOf(lease, slice)?.memory_bytes ?? slice.memory_bytes;

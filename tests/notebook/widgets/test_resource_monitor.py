@@ -42,6 +42,20 @@ def test_own_slices_come_first_then_every_device_with_its_holders():
     assert devices[1]["who"] == "the driver reports a pending reset"
 
 
+def test_what_may_be_used_up_to_the_ceiling_is_no_excess():
+    lease = SAMPLES["leases"][0]
+    (slice_,) = lease["slices"]
+    limit = {
+        "device_id": slice_["device_id"],
+        "fraction": "3/4",
+        "memory_bytes": 3 * slice_["memory_bytes"],
+        "cores": [],
+    }
+    lease = {**lease, "up_to": "1", "limits": [limit]}
+    own, *_ = monitor_rows(SAMPLES["host"], [lease], [lease], SAMPLES["usage"])
+    assert own["memory"].endswith("of 60.0 GiB")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -197,6 +197,7 @@ describe('with data', () => {
     FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
     expect(show()).toContain('Share1/4, up to 1/1, now 3/4');
     expect(node.textContent).toContain('/ 60 GiB');
+    expect(statusText(manager, KERNEL, trans)).toContain('/ 60 GiB');
   });
 
   it('lists reservations, and has no place for them where there are none', () => {
