@@ -11,11 +11,13 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 REPORTS := $(VENV)/reports
-PARTS := unit service browser notebook
+PARTS := unit service browser
 # A plugin of a library of the services, which takes a second to import in every process.
 NO_PLUGINS := -p no:schemathesis
-# Tests share the cores, but for those in a browser or of a whole notebook.
-PARALLEL := -n logical --maxprocesses 8 --dist worksteal
+# Three workers on two cores for tests of services, see tests/conftest.py.
+PARALLEL := -n logical --maxprocesses 8
+# What the tests of a file share is started once, and files are taken up in the order of tests/conftest.py.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 LABEXTENSION := $(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null) \
 	labextension/package.json labextension/package-lock.json
 INSTALLED := pyproject.toml constraints.txt $(LABEXTENSION) $(shell find kernels jupyter_aistack/etc -type f)
@@ -28,6 +30,8 @@ HEADLESS ?=
 APT_SECONDS := 600
 
 export PATH := $(BIN):$(PATH)
+# Images of containers like to set it; each process that a test starts would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 define FIND_PYTHON
 for name in $(PYTHONS); do
@@ -82,7 +86,7 @@ demo: $(VENV)/.demo ## start JupyterLab on the tour notebook; HEADLESS=1 runs th
 	@exec $(BIN)/jupyter aistack demo $(if $(HEADLESS),--json)
 
 .PHONY: test
-test: lint test-unit test-js test-service test-browser test-notebook ## everything that must hold, quickest first
+test: lint test-unit test-js test-service test-browser ## everything that must hold, quickest first
 	@cd $(REPORTS) && sed -n 's/.*errors="\([0-9]*\)" failures="\([0-9]*\)" skipped="\([0-9]*\)" tests="\([0-9]*\)".*/\3 \4/p' $(PARTS:%=%.xml) \
 		| awk '{ skipped += $$1; passed += $$2 - $$1 } END { print passed " passed, " skipped " skipped ($(PARTS) together)" }'
 
@@ -103,12 +107,12 @@ wire: $(VENV)/.test ## types and decoders of the panel, generated from the OpenA
 .PHONY: test-unit
 test-unit: $(VENV)/.test system-packages ## Python tests that start no service, on all cores: a minute
 	@mkdir -p $(REPORTS)
-	$(BIN)/python -m pytest $(PARALLEL) $(NO_PLUGINS) -m "not service and not browser and not notebook" --junitxml=$(REPORTS)/unit.xml
+	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal $(NO_PLUGINS) -m "not service" --junitxml=$(REPORTS)/unit.xml
 
 .PHONY: test-service
-test-service: $(VENV)/.test system-packages ## Python tests with real servers, kernels, clusters, ranks, databases and builds
+test-service: $(VENV)/.test system-packages ## Python tests with real servers, kernels, notebooks, clusters, ranks, databases and builds
 	@mkdir -p $(REPORTS)
-	$(BIN)/python -m pytest $(PARALLEL) -m "service and not browser and not notebook" --junitxml=$(REPORTS)/service.xml
+	$(BIN)/python -m pytest $(PARALLEL) $(BY_FILE) -m "service and not browser" --junitxml=$(REPORTS)/service.xml
 
 .PHONY: test-js
 test-js: $(VENV)/.test ## TypeScript unit tests
@@ -117,12 +121,7 @@ test-js: $(VENV)/.test ## TypeScript unit tests
 .PHONY: test-browser
 test-browser: $(VENV)/.test system-packages ## JupyterLab in Chromium
 	@mkdir -p $(REPORTS)
-	$(BIN)/python -m pytest -m browser --junitxml=$(REPORTS)/browser.xml
-
-.PHONY: test-notebook
-test-notebook: $(VENV)/.test ## the tour notebook, from the first cell to the last
-	@mkdir -p $(REPORTS)
-	$(BIN)/python -m pytest -m notebook --junitxml=$(REPORTS)/notebook.xml
+	$(BIN)/python -m pytest $(PARALLEL) $(BY_FILE) -m browser --junitxml=$(REPORTS)/browser.xml
 
 .PHONY: stress
 stress: $(VENV)/.test ## eight processes, ten thousand operations, random stops, kills and clocks, on both ledgers

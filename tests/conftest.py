@@ -4,6 +4,8 @@ machine's.
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +20,11 @@ pytest_plugins = (
     "tests.fakes.cuda.plugin",
     "tests.fakes.mps.plugin",
 )
+
+# Before torch is imported, and for all processes that tests start: threads of OpenMP that
+# wait for one another let others have the core. They would spin, and where there are more
+# of them than cores a step of a tiny model takes a hundred times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 SERVICES = (
     "benchmarks/",
@@ -38,19 +45,49 @@ SERVICES = (
 minute.
 """
 
+LONGEST = (
+    "flows/test_tour.py",
+    "flows/test_mps_kernels.py",
+    "flows/test_suspend_chaos.py",
+    "compute/clusters/test_cluster_interrupts.py",
+    "compute/training/",
+    "flows/",
+    "compute/",
+    "tracking/",
+    "browser/test_standing.py",
+    "browser/test_notices.py",
+    "browser/test_suspend.py",
+    "browser/test_widgets.py",
+)
+"""Those that are begun first, so that no worker is left alone with one of them at the
+end.
+"""
+
 ON_GPU = "test_provider_on_gpu.py"
 """The file of ``providers/nvidia`` whose tests need a GPU."""
 
 NO_SERVICES = ("flows/test_gpu_broker.py", "flows/test_ledger_stress.py")
 
 
+@functools.cache
+def place_of(path: Path) -> str:
+    """A file or folder as it is named here."""
+    place = path.relative_to(Path(__file__).parent).as_posix()
+    return f"{place}/" if path.is_dir() else place
+
+
 def starts_services(path: Path) -> bool:
     """Whether all tests of a file or folder start something real."""
-    place = path.relative_to(Path(__file__).parent).as_posix()
-    if path.is_dir():
-        place += "/"
+    place = place_of(path)
     has_others = any(other.startswith(place) for other in NO_SERVICES)
     return place.startswith(SERVICES) and not has_others
+
+
+def turn_of(path: Path) -> int:
+    """When a file is begun: the lower, the earlier."""
+    place = place_of(path)
+    turns = (turn for turn, long in enumerate(LONGEST) if place.startswith(long))
+    return next(turns, len(LONGEST))
 
 
 def leaves_out_services(config: pytest.Config) -> bool:
@@ -72,6 +109,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """
     if find_spec("pytest_timeout") is None:
         parser.addini("timeout", "seconds of a test, which nothing limits here")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """How many tests of services ``-n logical`` runs at once: half of its time such a
+    test waits for a process to start or to end. Of others as many as there are cores.
+    """
+    cores = os.cpu_count() or 1
+    return None if leaves_out_services(config) else cores + (cores + 1) // 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -96,10 +142,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts a service, so that `make test-unit` can leave it for later."""
+    """Mark what starts a service, so that `make test-unit` can leave it for later, and
+    begin with what takes long.
+    """
     for item in items:
         if starts_services(item.path) or item.get_closest_marker("postgres"):
             item.add_marker("service")
+    items.sort(key=lambda item: turn_of(item.path))
 
 
 @pytest.fixture(autouse=True)

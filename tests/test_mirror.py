@@ -240,6 +240,10 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.mps.protocol2",
         "providers.nvidia.mps.protocol3",
     },
+    "providers/nvidia/test_health.py": {
+        "providers.nvidia.health_conditions",
+        "providers.nvidia.health_readings",
+    },
     "providers/nvidia/test_mig_reconfigure.py": {"broker.mig", "cli.mig"},
     "providers/nvidia/test_provider.py": {
         "providers.base",

@@ -88,6 +88,7 @@ class Broker:
             held=lambda: self.processes.holders(),
             namespace=pid_namespace,
             host_name=identity.name,
+            recorded_faults=lambda: self.host_state.recorded_faults(),
         )
         self.host_state = state = HostState(
             ledger, devices, policy, clock, ttl_seconds, identity

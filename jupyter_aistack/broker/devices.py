@@ -7,12 +7,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from jupyter_aistack.core.enforcement.device_visibility import hidden_environment
 from jupyter_aistack.core.enforcement.limit_effect import LimitEffect, weakest
-from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
-from jupyter_aistack.core.model.condition import Conditions, with_condition
+from jupyter_aistack.core.enforcement.preparation import Preparation, merged
+from jupyter_aistack.core.model.context_memory import with_contexts
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -20,7 +19,9 @@ from jupyter_aistack.core.model.device import (
     Inventory,
     Slice,
     SliceKind,
+    known_or_fresh,
 )
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.foreign_memory import (
     Holders,
     is_to_be_told_apart,
@@ -51,6 +52,11 @@ class DeviceManager:
             granted to these; what others hold is foreign.
         namespace: tells which listed ids are of processes here.
         host_name: what people call the machine; empty where that is `host`.
+        recorded_faults: what is written down of the host's devices; None where that
+            cannot be read now.
+
+    Attributes:
+        context_bytes: what a context takes on each device, where it was measured.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class DeviceManager:
         held: Callable[[], Holders],
         namespace: PidNamespace | None = None,
         host_name: str = "",
+        recorded_faults: Callable[[], Sequence[DeviceFault] | None] = lambda: None,
     ) -> None:
         self.providers = tuple(providers)
         self._guarded = tuple(GuardedProvider(provider) for provider in providers)
@@ -69,6 +76,7 @@ class DeviceManager:
         self._host_name = host_name
         self._clock = clock
         self._held = held
+        self._recorded_faults = recorded_faults
         self._namespace = namespace or PidNamespace()
         self._lock = threading.RLock()
         self._owners: dict[str, GuardedProvider] = {}
@@ -76,6 +84,7 @@ class DeviceManager:
         self._prepared: dict[str, Lease] = {}
         self._found: Inventory | None = None
         self._found_at = 0.0
+        self.context_bytes: dict[str, int] = {}
         self._sampler = HostSampler(
             self.inventory, self._by_owner, clock, self._namespace
         )
@@ -91,7 +100,7 @@ class DeviceManager:
                 or not 0 <= self._clock() - self._found_at < INVENTORY_SECONDS
             ):
                 fresh = self._discover()
-                self._found = known = _kept(known, fresh)
+                self._found = known = known_or_fresh(known, fresh)
                 self._found_at = self._clock()
             return known
 
@@ -138,7 +147,10 @@ class DeviceManager:
 
     def _discover(self) -> Inventory:
         problems: list[str] = []
+        faults = self._recorded_faults()
         for provider in self._guarded:
+            if faults is not None:
+                provider.restore_faults(faults)
             try:
                 self._seen[provider] = provider.discover(self.host)
             except ProviderError as error:
@@ -155,7 +167,10 @@ class DeviceManager:
         problems.extend(each.problem for each in self._guarded if each.problem)
         inventory = Inventory(
             host=self.host,
-            devices=tuple(d for each in self._guarded for d in self._seen[each]),
+            devices=with_contexts(
+                (d for each in self._guarded for d in self._seen[each]),
+                self.context_bytes,
+            ),
             problems=tuple(problems),
             host_name=self._host_name,
         )
@@ -193,7 +208,7 @@ class DeviceManager:
         devices = {d.id: d for d in self.inventory().devices}
         self._prepared[lease.id] = lease
         try:
-            return _merge(
+            return merged(
                 [
                     _prepared_by(provider, lease, devices)
                     for provider in self._providers_of(lease)
@@ -340,19 +355,6 @@ class DeviceManager:
             provider.close()
 
 
-def _kept(known: Inventory | None, fresh: Inventory) -> Inventory:
-    """The known inventory where nothing has changed, so that what was worked out for it
-    is known by identity.
-    """
-    if known is None or known != fresh:
-        return fresh
-    if [device.free_bytes for device in known.devices] == [
-        device.free_bytes for device in fresh.devices
-    ]:
-        return known
-    return fresh
-
-
 def _leased(leases: Iterable[Lease]) -> dict[str, str]:
     return {
         slice_.uuid: lease.id
@@ -362,28 +364,6 @@ def _leased(leases: Iterable[Lease]) -> dict[str, str]:
     }
 
 
-def _merge(parts: Sequence[Preparation]) -> Preparation:
-    if len(parts) == 1:
-        return parts[0]
-    environment: dict[str, str] = {}
-    promised: dict[str, Any] = {}
-    conditions: Conditions = ()
-    for part in parts:
-        environment.update(part.environment)
-        promised.update(_promised(part.expects))
-        for condition in part.conditions:
-            conditions = with_condition(conditions, condition)
-    return Preparation(
-        environment=environment,
-        expects=Expectation(**promised),
-        cores=tuple(core for part in parts for core in part.cores),
-        memory_limit_bytes=sum(part.memory_limit_bytes for part in parts),
-        enforced_by=parts[0].enforced_by,
-        conditions=conditions,
-        visibility=tuple(each for part in parts for each in part.visibility),
-    )
-
-
 def _prepared_by(
     provider: Provider, lease: Lease, devices: Mapping[str, Device]
 ) -> Preparation:
@@ -391,7 +371,3 @@ def _prepared_by(
     prepared = provider.prepare(lease, devices)
     visibility = (provider.visibility,) if provider.visibility.hidden else ()
     return replace(prepared, visibility=visibility)
-
-
-def _promised(expects: Expectation) -> dict[str, Any]:
-    return {name: value for name, value in vars(expects).items() if value is not None}

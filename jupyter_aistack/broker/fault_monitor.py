@@ -1,5 +1,5 @@
-"""Watches for GPUs that failed for all who share them, and tells each holder
-which process caused the fault.
+"""Watches for GPUs that failed for all who share them, or are sick themselves, and tells
+each holder, as far as it is known, which process caused the fault.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ from jupyter_aistack.core.enforcement.faults import (
     affected,
     culprit_of,
     fault_condition,
+    is_untold,
+    recorded_faults,
+    sick_device_condition,
 )
 from jupyter_aistack.core.model.condition import ConditionUpdate
-from jupyter_aistack.core.model.device import Fault
+from jupyter_aistack.core.model.device import Device, Fault
+from jupyter_aistack.core.model.device_health import DeviceFault, HealthCode
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import LeaseError
@@ -27,10 +31,11 @@ log = logging.getLogger("jupyter_aistack")
 
 
 class FaultMonitor:
-    """Notifies the holders of a host's leases of faults, once each.
+    """Notifies the holders of a host's leases of faults, once each, and writes down what
+    keeps a device out of placement.
 
     No grant is made on such a device meanwhile: it has a problem until its provider has
-        verified it again.
+    verified it again.
 
     Args:
         devices: what knows of faults.
@@ -62,6 +67,56 @@ class FaultMonitor:
             leases: the host's live leases.
             pids: gives each lease's processes.
         """
+        self._check_sharing(leases, pids)
+        self._check_devices(leases)
+
+    def _check_devices(self, leases: Sequence[Lease]) -> None:
+        """Write down which devices are sick, and which have recovered."""
+        recorded: dict[str, dict[HealthCode, DeviceFault]] = {}
+        for fault in self._ledger.device_faults(self._devices.host):
+            recorded.setdefault(fault.device_id, {})[fault.code] = fault
+        for device in self._devices.inventory().devices:
+            known = recorded.get(device.id, {})
+            if device.health.errors:
+                self._record(device, known, leases)
+            elif known and device.is_healthy:
+                # A device that does not answer may be as sick as before.
+                self._clear(device)
+
+    def _record(
+        self,
+        device: Device,
+        known: Mapping[HealthCode, DeviceFault],
+        leases: Sequence[Lease],
+    ) -> None:
+        faults = recorded_faults(device, self._devices.host)
+        is_known = all(
+            fault.code in known and known[fault.code].evidence == fault.evidence
+            for fault in faults
+        )
+        if is_known and not is_untold(device, leases):
+            return
+        if not known:
+            log.warning("%s: %s %s", device.id, device.name, device.health.problem)
+        now = self._clock()
+        self._ledger.record_device_faults(
+            self._devices.host,
+            device.id,
+            faults,
+            now,
+            sick_device_condition(device, now),
+        )
+
+    def _clear(self, device: Device) -> None:
+        host = self._devices.host
+        detail = f"{device.name} has recovered; it may be granted again"
+        if self._ledger.clear_device_faults(host, device.id, self._clock(), detail):
+            log.warning("%s: %s", device.id, detail)
+
+    def _check_sharing(
+        self, leases: Sequence[Lease], pids: Callable[[], Mapping[str, frozenset[int]]]
+    ) -> None:
+        """Tell of what broke the work of all who share a device."""
         known = self._known
         self._known = frozenset(self._devices.faults())
         for fault in self._known - known:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from jupyter_aistack.core.enforcement.limit_effect import LimitEffect
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, Fault
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.placement.mig_plan import MIGPlan
@@ -130,6 +131,11 @@ class GuardedProvider(Provider):
             return _all_of(Fault, self.inner.faults())
 
         return self._answered("faults", ask, ())
+
+    def restore_faults(self, faults: Sequence[DeviceFault]) -> None:
+        self._answered(
+            "restore_faults", lambda: self.inner.restore_faults(faults), None
+        )
 
     def has_moved(self, lease: Lease) -> None:
         self._answered("has_moved", lambda: self.inner.has_moved(lease), None)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Fault, Inventory
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import Policy
@@ -83,10 +84,27 @@ class HostState:
         return self.ledger.request(request_id)
 
     def faults(self) -> tuple[Fault, ...]:
-        """The device faults that have not been cleared: each broke the work of all who
-        share its device.
+        """The faults of what shares a device out that have not been cleared: each broke
+        the work of all who share it.
         """
         return self.devices.faults()
+
+    def recorded_faults(self) -> tuple[DeviceFault, ...] | None:
+        """Why devices are out of placement, as it is written down; None where that
+        cannot be read now.
+        """
+        try:
+            return self.ledger.device_faults(self.host)
+        except LedgerError:
+            return None
+
+    def faulty_devices(self) -> frozenset[str]:
+        """Ids of the devices that broke the work of those who share them, or are sick
+        themselves.
+        """
+        shared = {fault.device_id for fault in self.faults()}
+        devices = self.inventory().devices
+        return frozenset(shared | {d.id for d in devices if d.health.errors})
 
     # -- who is who --------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ class Leases:
         return replace(prepared, environment=environment)
 
     def _is_on_faulty(self, lease: Lease) -> bool:
-        faulty = {fault.device_id for fault in self._host_state.faults()}
+        faulty = self._host_state.faulty_devices()
         return any(slice_.device_id in faulty for slice_ in lease.slices)
 
     def _fail_unprepared(self, lease: Lease, why: str) -> None:

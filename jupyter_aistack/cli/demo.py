@@ -18,6 +18,7 @@ from typing import Any
 
 from jupyter_aistack.client.text import lease_remarks
 from jupyter_aistack.core.model.device import Enforcement
+from jupyter_aistack.system.command_guard import CommandGuard
 from jupyter_aistack.system.launched_command import run_command
 
 from .demo_server import DemoFailed, DemoKernel, allow_root, demo_server
@@ -98,7 +99,8 @@ def open_lab(folder: Path, *, browser: bool = True) -> int:
     ]
     if not browser:
         command.append("--no-browser")
-    return run_command(command, os.environ)
+    with CommandGuard() as guard:
+        return run_command(command, os.environ, on_start=guard.watch)
 
 
 def run_headless(tell: Callable[[str], None], *, notebook: Path | None = None) -> JSON:

@@ -10,8 +10,10 @@ from jupyter_aistack._version import __version__
 from jupyter_aistack.client.text import (
     aligned,
     bytes_text,
+    health_text,
     lease_remarks,
     percent_text,
+    warnings_text,
 )
 from jupyter_aistack.core.model.units import format_bytes, format_duration, format_share
 
@@ -59,6 +61,9 @@ def _device_lines(device: JSON) -> Iterator[str]:
         yield f"  {what}: {by}"
     for levels, why in _not_reached(device["why_not"]):
         yield f"  not {levels}: {why}"
+    now = time.time()
+    for condition in device["conditions"]:
+        yield f"  health: {health_text(condition, now)}"
     if device["advice"]:
         yield f"  advice: {device['advice']}"
 
@@ -121,8 +126,8 @@ def _status_lines(report: JSON, now: float) -> Iterable[str]:
 def _device_line(device: JSON) -> str:
     memory = format_bytes(device["memory_bytes"])
     free = format_share(device["free_fraction"])
-    problem = f", {device['problem']}" if device["problem"] else ""
-    return f"{_device_name(device)}: {memory}, {free} free{problem}"
+    parts = [f"{memory}, {free} free", device["problem"], warnings_text(device)]
+    return f"{_device_name(device)}: {', '.join(filter(None, parts))}"
 
 
 def _lease_rows(lease: JSON, device_id: str, now: float) -> Iterable[Sequence[str]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jupyter_aistack.core.model.condition import ConditionKind
+from jupyter_aistack.core.model.condition import ConditionKind, Severity
 from jupyter_aistack.core.model.printable import printable
-from jupyter_aistack.core.model.units import format_bytes
+from jupyter_aistack.core.model.units import format_bytes, format_duration
 
 KINDS = frozenset(ConditionKind)
 UNKNOWN = "n/a"
@@ -34,6 +34,22 @@ def condition_text(condition: Mapping[str, Any]) -> str:
     label = ConditionKind(condition["kind"]).label
     message = str(condition["message"])
     return f"{label}: {message}" if label else message
+
+
+def health_text(condition: Mapping[str, Any], now: float) -> str:
+    """A condition of a device as on the wire, in words: ``error XidError for 3 min: …``."""
+    holds_for = format_duration(now - condition["since"])
+    what = f"{condition['severity']} {condition['code']} for {holds_for}"
+    return f"{what}: {condition['message']}"
+
+
+def warnings_text(device: Mapping[str, Any]) -> str:
+    """What people should know of the health of a device that can be used, in one line;
+    empty for nothing.
+    """
+    warning = Severity.WARNING.value
+    conditions = [each for each in device["conditions"] if each["severity"] == warning]
+    return "; ".join(str(condition["message"]) for condition in conditions)
 
 
 def lease_remarks(lease: Mapping[str, Any], kinds: Iterable[str] = KINDS) -> str:

@@ -25,7 +25,8 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
     UsageSummary,
 )
-from jupyter_aistack.core.model.condition import ConditionUpdate
+from jupyter_aistack.core.model.condition import Condition, ConditionUpdate
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.host import HostIdentity
@@ -335,6 +336,34 @@ class Ledger(ABC):
         """A machine has been started again, and all processes of its run `before` are
         gone: its leases end as abandoned, its requests are withdrawn, its reservations
         are the new run's.
+        """
+
+    # -- devices -----------------------------------------------------------------------
+
+    @abstractmethod
+    def device_faults(self, host: str) -> tuple[DeviceFault, ...]:
+        """Why devices of a host are out of placement, in any order."""
+
+    @abstractmethod
+    def record_device_faults(
+        self,
+        host: str,
+        device_id: str,
+        faults: Iterable[DeviceFault],
+        now: float,
+        told: Condition,
+    ) -> None:
+        """Write down why a device is out of placement, beside what is written of it, and
+        tell those who hold a part of it: once, however many brokers see the device and
+        whatever else is found out about it. Each kind of fault is an event once.
+        """
+
+    @abstractmethod
+    def clear_device_faults(
+        self, host: str, device_id: str, now: float, detail: str
+    ) -> bool:
+        """A device has recovered: forget its faults, and that its leases were told
+        unless another device of theirs has faults. Whether it had any: an event.
         """
 
     # -- who lives ---------------------------------------------------------------------

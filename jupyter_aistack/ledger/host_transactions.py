@@ -41,6 +41,9 @@ class HostTransactions(Transactions):
                 )
                 set_request_state(rows, cancelled, EventKind.REQUEST_CANCELLED, now)
             _move_reservations(rows, before, host.id, now)
+            # What is still wrong with a device its driver tells anew.
+            for fault in rows.device_faults(before):
+                rows.remove_device_faults(before, fault.device_id)
             rows.remove_host(before)
             rows.version += 1
 

@@ -14,6 +14,7 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
@@ -69,6 +70,7 @@ class _MemoryRows:
         self._requests: dict[str, Request] = {}
         self._queued: dict[str, Request] = {}
         self._hosts: dict[tuple[str, str], HostIdentity] = {}
+        self._device_faults: list[DeviceFault] = []
         self._ids_of_key: dict[str, list[str]] = {}
         self._accounts: dict[tuple[str, str], Account] = {}
         self._reservations: dict[str, Reservation] = {}
@@ -136,6 +138,19 @@ class _MemoryRows:
     def remove_host(self, host_id: str) -> None:
         kept = self._hosts.items()
         self._hosts = {key: host for key, host in kept if host.id != host_id}
+
+    def device_faults(self, host: str) -> list[DeviceFault]:
+        return [fault for fault in self._device_faults if fault.host == host]
+
+    def keep_device_fault(self, fault: DeviceFault) -> None:
+        self._device_faults.append(fault)
+
+    def remove_device_faults(self, host: str, device_id: str) -> None:
+        kept = self._device_faults
+        place = (host, device_id)
+        self._device_faults = [
+            fault for fault in kept if (fault.host, fault.device_id) != place
+        ]
 
     def accounts(self) -> list[Account]:
         return list(self._accounts.values())

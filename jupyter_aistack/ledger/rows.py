@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from jupyter_aistack.core.accounting.charges import (
@@ -10,6 +11,8 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
+from jupyter_aistack.core.model.condition import ConditionUpdate
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
@@ -58,6 +61,13 @@ class Rows(Protocol):
 
     def remove_host(self, host_id: str) -> None:
         """Forget a machine, under all its names."""
+
+    def device_faults(self, host: str) -> list[DeviceFault]: ...
+
+    def keep_device_fault(self, fault: DeviceFault) -> None:
+        """Write a fault down that is not there yet."""
+
+    def remove_device_faults(self, host: str, device_id: str) -> None: ...
 
     def accounts(self) -> list[Account]: ...
 
@@ -183,6 +193,13 @@ def lease_event(kind: EventKind, lease: Lease, at: float, detail: str = "") -> E
     return Event(
         kind=kind, at=at, request_id=lease.request_id, lease_id=lease.id, detail=detail
     )
+
+
+def keep_conditions(rows: Rows, lease: Lease, update: ConditionUpdate) -> None:
+    """Change the conditions of a lease as it is in this transaction."""
+    conditions = update.apply(lease.conditions)
+    if conditions != lease.conditions:
+        rows.keep_lease(replace(lease, conditions=conditions))
 
 
 def is_id(text: str) -> bool:

@@ -29,6 +29,7 @@ from jupyter_aistack.core.scheduling.lease_ends import notice_after_pause
 
 from .apply_plan import apply_action, check, keep_residence, set_request_state, touch
 from .base import LedgerState
+from .device_transactions import DeviceTransactions
 from .host_transactions import HostTransactions
 from .lease_end import end, expire_due
 from .rows import (
@@ -58,7 +59,7 @@ _STEP_EVENTS = {
 _RELEASING = (LeaseTransition.RELEASE, LeaseTransition.FINISH)
 
 
-class TransactionalLedger(HostTransactions, UsageTransactions):
+class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransactions):
     """The port over two kinds of transactions, which a medium provides."""
 
     def read(self, host: str, now: float) -> LedgerState:

@@ -10,6 +10,7 @@ from jupyter_aistack.core.enforcement.device_visibility import DeviceVisibility
 from jupyter_aistack.core.enforcement.limit_effect import LimitEffect
 from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, Fault
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.placement.mig_plan import MIGPermission, MIGPlan
@@ -154,6 +155,15 @@ class Provider(ABC):
         """What broke the work of those who share a device and is not over. A device
         that is closed for that has a problem that says so."""
         return ()
+
+    def restore_faults(self, faults: Sequence[DeviceFault]) -> None:  # noqa: B027 - most drivers tell them at any time
+        """Take over what is written down of devices, before each `discover`: what a
+        driver told once, to a process that has ended or to another, and what is over
+        since another process saw the device recover.
+
+        Args:
+            faults: all that is written down of the devices of the host.
+        """
 
     @abstractmethod
     def sample(

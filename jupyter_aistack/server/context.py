@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -99,6 +100,7 @@ class ServerContext:
         self._async_verbs: dict[str, AsyncVerb] = {}
         self._on_built: list[Callable[[Broker], None]] = []
         self._on_change: list[Callable[[], None]] = []
+        self._pid = os.getpid()
         atexit.register(self.close)
 
     # -- the broker --------------------------------------------------------------------
@@ -203,9 +205,12 @@ class ServerContext:
 
     def close(self) -> None:
         """Let go of the broker and its threads. Called at exit, since kernels release
-        while their server stops.
+        while their server stops; in a process that was forked from the server it
+        changes nothing.
         """
         atexit.unregister(self.close)
+        if os.getpid() != self._pid:
+            return
         self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             if self._broker is not None:

@@ -14,8 +14,18 @@ from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.device import Enforcement, Fault
+from jupyter_aistack.core.model.device_health import (
+    UNKNOWN_HEALTH,
+    DeviceFault,
+    DeviceHealth,
+    HealthCode,
+    HealthCondition,
+    dated,
+    health_condition,
+)
+from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.request import RequestState
-from jupyter_aistack.exceptions import ProviderError
+from jupyter_aistack.exceptions import LedgerUnavailable, PrepareFailed, ProviderError
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.system.processes import program_of
 from jupyter_aistack.testing import ManualClock, holder
@@ -210,16 +220,134 @@ def test_a_provider_that_cannot_tell_stops_nothing(
     assert turn(broker, clock) == ["", "", ""]
 
 
-def test_a_device_that_is_sick_itself_is_told_to_all_who_hold_a_part_of_it(
+# -- the device itself is sick -------------------------------------------------------------
+
+SICK = health_condition(
+    HealthCode.XID_ERROR, "reported Xid 95; reset it", evidence="energy 900"
+)
+TOLD = (
+    "on a GPU that failed: H100 reported Xid 95; reset it; save what you can, and go on "
+    "on another GPU"
+)
+
+
+def sick(*conditions: HealthCondition) -> DeviceHealth:
+    return DeviceHealth(conditions=dated(conditions, {}, 1000.0))
+
+
+def kinds(broker: Broker, *wanted: EventKind) -> list[EventKind]:
+    return [event.kind for event in broker.events() if event.kind in wanted]
+
+
+def test_a_device_that_is_sick_itself_is_told_once_to_all_who_hold_a_part_of_it(
     broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]
 ) -> None:
     for lease in broker.leases():
         changes = {"enforced_by": Enforcement.L0}
-        broker.host_state.ledger.bind(lease.id, lease.token, clock(), **changes)
-    sentence = "NVIDIA H200 reported Xid 95 (a memory error that could not be contained); reset it"
-    sick = Fault(device_id="GPU-0", pid=None, message=sentence, is_device_wide=True)
-    lists.broken = (sick,)
-    told = turn(broker, clock)
-    assert told == [
-        f"on a GPU that failed: {sentence}; save what you can, and go on on another GPU"
-    ] * len(leases)
+        broker.ledger.bind(lease.id, lease.token, clock(), **changes)
+    lists.health = sick(SICK)
+    assert turn(broker, clock) == [TOLD] * len(leases)
+    more = health_condition(HealthCode.FELL_OFF_BUS, "fell off the bus")
+    lists.health = sick(SICK, more)
+    assert turn(broker, clock) == [TOLD] * len(leases)
+    faulted = kinds(broker, EventKind.LEASE_FAULTED, EventKind.DEVICE_FAULTED)
+    told = [EventKind.LEASE_FAULTED] * len(leases)
+    assert faulted == [EventKind.DEVICE_FAULTED, *told, EventKind.DEVICE_FAULTED]
+    events = [e for e in broker.events() if e.kind is EventKind.DEVICE_FAULTED]
+    assert [(e.device_id, e.detail) for e in events] == [
+        ("GPU-0", "XidError: reported Xid 95; reset it"),
+        ("GPU-0", "FellOffBus: fell off the bus"),
+    ]
+
+
+def test_a_device_that_has_recovered_is_granted_again_and_its_leases_are_well(
+    broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]
+) -> None:
+    lists.health = sick(SICK)
+    turn(broker, clock)
+    waiting = broker.submit("1/4", holder("kernel-4"))
+    assert waiting.state is RequestState.QUEUED
+    lists.health = UNKNOWN_HEALTH
+    assert turn(broker, clock) == [""] * (len(leases) + 1)
+    assert broker.request(waiting.id).state is RequestState.GRANTED
+    assert kinds(broker, EventKind.DEVICE_RECOVERED) == [EventKind.DEVICE_RECOVERED]
+    assert broker.ledger.device_faults("testbox") == ()
+    lists.health = sick(SICK)
+    assert turn(broker, clock) == [TOLD] * (len(leases) + 1), "told anew"
+
+
+def test_a_device_that_does_not_answer_has_not_recovered(
+    broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]
+) -> None:
+    lists.health = sick(SICK)
+    turn(broker, clock)
+    lists.health = UNKNOWN_HEALTH
+    lists.broken = (FAULT,)
+    assert turn(broker, clock) == [TOLD] * len(leases)
+    assert len(broker.ledger.device_faults("testbox")) == 1
+
+
+def test_a_broker_that_is_started_again_knows_what_is_sick_and_tells_nobody_again(
+    broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]
+) -> None:
+    lists.health = sick(SICK)
+    turn(broker, clock)
+    after = Lists()
+    after.health = lists.health
+    again = Broker(broker.ledger, [after], host="testbox", clock=clock, ttl_seconds=1e6)
+    assert turn(again, clock) == [TOLD] * len(leases)
+    (known,) = after.restored
+    assert (known.code, known.since, known.evidence) == (
+        HealthCode.XID_ERROR,
+        1000.0,
+        "energy 900",
+    )
+    faulted = kinds(again, EventKind.LEASE_FAULTED, EventKind.DEVICE_FAULTED)
+    assert len(faulted) == len(leases) + 1
+    after.health = UNKNOWN_HEALTH
+    turn(again, clock)
+    assert kinds(again, EventKind.DEVICE_RECOVERED) == [EventKind.DEVICE_RECOVERED]
+
+
+def test_a_holder_whose_kernel_started_on_a_sick_device_is_told_too(
+    broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]
+) -> None:
+    lists.health = sick(SICK)
+    turn(broker, clock)
+    lease = broker.lease(leases[0])
+    broker.activate(lease.id, lease.token, verified=True)
+    assert turn(broker, clock) == [TOLD] * len(leases)
+
+
+def test_a_lease_that_is_in_use_survives_that_its_device_is_sick(
+    broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]
+) -> None:
+    lease = broker.lease(leases[0])
+    broker.activate(lease.id, lease.token, verified=True)
+    lists.health = sick(SICK)
+    turn(broker, clock)
+    lists.is_closed = True
+    with pytest.raises(PrepareFailed):
+        broker.prepare(broker.lease(lease.id))
+    assert broker.lease(lease.id).is_live
+
+
+def test_a_warning_of_a_device_is_nobodys_fault(
+    broker: Broker, lists: Lists, clock: ManualClock, leases: list[str]
+) -> None:
+    lists.health = sick(health_condition(HealthCode.POWER_BRAKE, "runs slowly"))
+    assert turn(broker, clock) == [""] * len(leases)
+    assert broker.ledger.device_faults("testbox") == ()
+
+
+def test_what_is_written_down_cannot_be_read_now(
+    broker: Broker, lists: Lists, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(host: str) -> tuple[DeviceFault, ...]:
+        raise LedgerUnavailable("locked")
+
+    monkeypatch.setattr(broker.ledger, "device_faults", fail)
+    lists.restored = None
+    broker.devices.forget()
+    broker.inventory()
+    assert lists.restored is None, "nothing is taken for over"

@@ -25,7 +25,7 @@ START_SECONDS = 120
 # Seldom, a file that a closed page had asked for keeps a thread of the Jupyter server
 # from ending.
 STOP_SECONDS = 10
-CLEAN_SECONDS = 30
+CLEAN_SECONDS = 120
 OWN_FOLDERS = {
     "HOME": "home",
     "IPYTHONDIR": "ipython",
@@ -66,7 +66,7 @@ class LabServer:
         request = urllib.request.Request(
             f"{self.url}/{path}", method=method, headers=headers, data=data
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=CLEAN_SECONDS) as response:
             return json.loads(response.read() or b"null")
 
     def leases(self) -> list[dict[str, Any]]:

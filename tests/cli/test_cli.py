@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,14 @@ def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
         "enforcement": enforcement(device),
         "why_not": {"L2": "needs driver 615"},
         "advice": "switch it on",
+        "conditions": [
+            {
+                "code": "PowerBrake",
+                "severity": "warning",
+                "message": "runs slowly",
+                "since": time.time() - 180,
+            }
+        ],
     }
     report = {
         "version": "1",
@@ -94,7 +103,10 @@ def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
         "  share: L1, MPS daemon (driver)",
         "  not L2: needs driver 615",
     ]
-    assert shown[5] == "  advice: switch it on"
+    assert shown[5:7] == [
+        "  health: warning PowerBrake for 3 min: runs slowly",
+        "  advice: switch it on",
+    ]
 
 
 def test_doctor_says_one_reason_once_for_all_levels_it_keeps_from() -> None:
@@ -117,6 +129,7 @@ def test_doctor_says_one_reason_once_for_all_levels_it_keeps_from() -> None:
         "enforcement": {},
         "why_not": why_not,
         "advice": "",
+        "conditions": [],
         "memory_bytes": 1,
     }
     report = {

@@ -218,11 +218,11 @@ class Command:
             assert self.process.poll() is None, "".join(self.lines)
             time.sleep(0.05)
 
-    def interrupt(self) -> list[psutil.Process]:
-        """Ctrl-C; what of its processes is left once it has ended."""
+    def end(self, number: signal.Signals = signal.SIGINT) -> list[psutil.Process]:
+        """Send it a signal; what of its processes is left once it has ended."""
         below = psutil.Process(self.process.pid).children(recursive=True)
         assert below
-        self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(number)
         self.process.wait(60)
         self._reader.join(10)
         psutil.wait_procs(below, timeout=10)
@@ -243,7 +243,7 @@ def test_ctrl_c_ends_the_headless_demo_with_its_server_and_kernel(
         str(notebook(tmp_path, "import time; open('on', 'w'); time.sleep(600)")),
     )
     command.wait_for(lambda: command.output_match(r"\[1/1\]"))
-    assert command.interrupt() == []
+    assert command.end() == []
     assert command.process.returncode == 130
     assert "Traceback" not in "".join(command.lines)
     assert command.lines[-1] == "interrupted\n"
@@ -260,7 +260,13 @@ def answers(url: str) -> bool:
 
 
 @pytest.mark.slow
-def test_jupyterlab_opens_on_the_tour_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGINT, 0), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_jupyterlab_opens_on_the_tour_and_ends_with_its_launcher(
+    tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
     pytest.importorskip("jupyterlab")
     command = Command(tmp_path, "--no-browser", "--dir", str(tmp_path / "x"))
     command.wait_for(
@@ -272,6 +278,6 @@ def test_jupyterlab_opens_on_the_tour_and_ends_with_ctrl_c(tmp_path: Path) -> No
         lambda: answers(result[0])
     )  # the address is printed a moment before it is listened at
     assert (tmp_path / "x" / "tour.ipynb").exists()
-    assert command.interrupt() == []
-    assert command.process.returncode == 0
+    assert command.end(number) == []
+    assert command.process.returncode == exit_code
     assert "Traceback" not in "".join(command.lines)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.devices import DeviceManager
+from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.device import Device, Fault
+from jupyter_aistack.core.model.device_health import UNKNOWN_HEALTH, DeviceFault
+from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample, UnitSample, Usage
+from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.providers.base import Provider
 
 from .bare_provider import BareProvider, Leases, Pids
@@ -24,10 +28,25 @@ class Lists(BareProvider):
         self.held: Mapping[int, int | None] | None = {}
         self.asked = 0
         self.broken: tuple[Fault, ...] = ()
+        self.health = UNKNOWN_HEALTH
+        self.restored: Sequence[DeviceFault] | None = None
+        self.is_closed = False
 
     def discover(self, host: str) -> tuple[Device, ...]:
-        problem = "failed; it is looked at again" if self.broken else ""
-        return tuple(replace(gpu, problem=problem) for gpu in super().discover(host))
+        closed = "failed; it is looked at again" if self.broken else ""
+        problem = self.health.problem or closed
+        return tuple(
+            replace(gpu, problem=problem, health=self.health)
+            for gpu in super().discover(host)
+        )
+
+    def restore_faults(self, faults: Sequence[DeviceFault]) -> None:
+        self.restored = faults
+
+    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
+        if self.is_closed:
+            raise PrepareFailed("the device is closed")
+        return super().prepare(lease, devices)
 
     def faults(self) -> tuple[Fault, ...]:
         return self.broken

@@ -19,6 +19,7 @@ from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
+from jupyter_aistack.system import processes
 from jupyter_aistack.testing import CAN_SUSPEND, ManualClock
 from tests.fakes.suspend_host import NO_FAULTS, FakeGPUs, Machine
 
@@ -112,6 +113,14 @@ def same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids decide between equals: they are the same each time a seed is run."""
     draws = random.Random(0)
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=draws.getrandbits(128)))
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_real(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the kernels is a process of this machine: looking through all of them in
+    each of thousands of turns would take a third of the time.
+    """
+    monkeypatch.setattr(processes, "parents", dict)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.notebook
-
 FLIGHTS = 336_776
 
 

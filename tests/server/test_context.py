@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ async def test_loading_twice_keeps_the_first_context(
     await second.stop_extension()
     assert Path(context.socket_path).is_socket()
     assert (await ask("GET", "host"))[0] == 200
+
+
+def test_what_is_forked_from_a_server_closes_nothing_of_it(
+    context: ServerContext,
+) -> None:
+    broker = context.broker
+    child = os.fork()
+    if child == 0:
+        context.close()
+        os._exit(0 if context._broker is broker else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_what_keeps_the_broker_away_is_warned_of_once(

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from jupyter_aistack.core.model.units import MIB, format_bytes
+from jupyter_aistack.core.model.context_memory import CONTEXT_BYTES
+from jupyter_aistack.core.model.units import format_bytes
 
 from .charges import LEVELS, SYSTEM, UsageRecord
 from .usage_report import HOUR
@@ -20,10 +21,6 @@ HISTORY_DAYS = 28
 """So far back advice looks."""
 MEMORY_MARGIN = 1.15
 """Above the highest peak: allocators round up, and no two runs are alike."""
-CONTEXT_BYTES = 512 * MIB
-"""Beside that, for a CUDA context and the libraries in it, as `HEADROOM_BYTES` of the
-GPU provider.
-"""
 NEARLY_FULL = 0.92
 """A slice whose memory was used so far is short of it."""
 NOT_MEASURED = "its memory or its activity could not be measured"

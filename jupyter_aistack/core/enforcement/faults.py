@@ -9,7 +9,8 @@ from jupyter_aistack.core.model.condition import (
     ConditionKind,
     new_condition,
 )
-from jupyter_aistack.core.model.device import Fault
+from jupyter_aistack.core.model.device import Device, Fault
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder
 
@@ -33,9 +34,7 @@ def fault_condition(
         show_names: whether users see the names of others.
         now: seconds since the epoch.
     """
-    if fault.is_device_wide:
-        message = f"{fault.message}; save what you can, and go on on another GPU"
-    elif fault.pid is None:
+    if fault.pid is None:
         # Perhaps no process did: a daemon was killed, a folder removed.
         cause = fault.message or "it is unknown which process caused it"
         message = f"{cause}; restart the kernel"
@@ -47,6 +46,28 @@ def fault_condition(
             "all have ended"
         )
     return new_condition(ConditionKind.DEVICE_FAULT, message, now)
+
+
+def sick_device_condition(device: Device, now: float) -> Condition:
+    """What the holders of a part of a device are told when the device itself is sick."""
+    sentence = f"{device.name} {device.health.problem}"
+    message = f"{sentence}; save what you can, and go on on another GPU"
+    return new_condition(ConditionKind.DEVICE_FAULT, message, now)
+
+
+def recorded_faults(device: Device, host: str) -> tuple[DeviceFault, ...]:
+    """Why a device of a host is out of placement, as it is written down."""
+    return tuple(
+        DeviceFault(
+            host=host,
+            device_id=device.id,
+            code=condition.code,
+            message=condition.message,
+            since=condition.since,
+            evidence=condition.evidence,
+        )
+        for condition in device.health.errors
+    )
 
 
 def _who(
@@ -72,7 +93,7 @@ def affected(fault: Fault, leases: Iterable[Lease]) -> list[Lease]:
     kernel is checked anew.
 
     Where an MPS server breaks, a lease that is known to be held another way has none,
-    and goes on; a device that is sick concerns all.
+    and goes on.
     """
     return [lease for lease in leases if _is_affected(fault, lease)]
 
@@ -82,8 +103,16 @@ def _is_affected(fault: Fault, lease: Lease) -> bool:
     if fault.device_id not in devices:
         return False
     may_be_shared = lease.enforced_by is None or lease.enforced_by.is_by_mps
-    is_hit = fault.is_device_wide or may_be_shared
-    return is_hit and lease.condition(ConditionKind.DEVICE_FAULT) is None
+    return may_be_shared and lease.condition(ConditionKind.DEVICE_FAULT) is None
+
+
+def is_untold(device: Device, leases: Iterable[Lease]) -> bool:
+    """Whether somebody holds a part of a sick device and has not been told so."""
+    return any(
+        lease.condition(ConditionKind.DEVICE_FAULT) is None
+        for lease in leases
+        if any(slice_.device_id == device.id for slice_ in lease.slices)
+    )
 
 
 def culprit_of(

@@ -18,20 +18,16 @@ from jupyter_aistack.core.model.condition import (
     ConditionUpdate,
     new_condition,
 )
+from jupyter_aistack.core.model.context_memory import SLACK_BYTES, SLACK_SHARE
 from jupyter_aistack.core.model.device import ProcessUse
 from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.units import MIB, format_bytes, format_duration
+from jupyter_aistack.core.model.units import format_bytes, format_duration
 
 NEAR_SHARE = 0.9
 CALM_SHARE = 0.85
 """Of its slice: from where on a lease is warned, and below what that is over. Between
 the two it stays as it was.
 """
-SLACK_BYTES = 512 * MIB
-SLACK_SHARE = 0.05
-"""How far above its slice a lease is warned and left alone: the smaller of the two.
-The driver's context lies outside any framework's pool and takes 300 to 500 MiB, not
-always the same; work is not cut off for that."""
 
 UNMEASURED = "it cannot be measured now, so nothing watches its bound"
 MEMORY_KINDS = frozenset(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from jupyter_aistack.core.model.condition import Conditions
+from jupyter_aistack.core.model.condition import Conditions, with_condition
 from jupyter_aistack.core.model.device import Enforcement
 
 from .device_visibility import Visibilities
@@ -69,3 +70,30 @@ class Preparation:
     expects: Expectation = NOTHING_EXPECTED
     conditions: Conditions = ()
     visibility: Visibilities = ()
+
+
+def merged(parts: Sequence[Preparation]) -> Preparation:
+    """What several providers prepare for one lease, together."""
+    if len(parts) == 1:
+        return parts[0]
+    environment: dict[str, str] = {}
+    promised: dict[str, Any] = {}
+    conditions: Conditions = ()
+    for part in parts:
+        environment.update(part.environment)
+        promised.update(_promised(part.expects))
+        for condition in part.conditions:
+            conditions = with_condition(conditions, condition)
+    return Preparation(
+        environment=environment,
+        expects=Expectation(**promised),
+        cores=tuple(core for part in parts for core in part.cores),
+        memory_limit_bytes=sum(part.memory_limit_bytes for part in parts),
+        enforced_by=parts[0].enforced_by,
+        conditions=conditions,
+        visibility=tuple(each for part in parts for each in part.visibility),
+    )
+
+
+def _promised(expects: Expectation) -> dict[str, Any]:
+    return {name: value for name, value in vars(expects).items() if value is not None}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 
-from .device_health import UNKNOWN_HEALTH, DeviceHealth
+from .device_health import UNKNOWN_HEALTH, DeviceHealth, HealthConditions
 
 FOREIGN_TOLERANCE = Fraction(1, 100)
 """Share of a GPU's memory that foreign processes (a display server, say) may hold while the GPU
@@ -134,6 +134,8 @@ class Device:
         free_bytes: memory that is free now, by the driver; None where it does not say.
         least_share_bytes: memory without which a share of it is of no use: what its
             driver takes for each process, and a little to work in.
+        context_bytes: what the driver takes of it for each process, as measured; None
+            where it was not.
         simulated: nothing real stands behind it.
         problem: why it cannot be used, in one sentence; empty when healthy.
         level: the firmest that shares of it are held now (see `highest_level`); None where no
@@ -141,7 +143,8 @@ class Device:
         why_not: each level above that one, and in one sentence why it is not reached.
         advice: what an administrator could do to have shares held more firmly, or the
             device work better; empty for nothing.
-        health: what the driver tells of its errors. What is fatal of it is in `problem`.
+        health: what the driver tells of its errors, sensors and limits. What is an
+            error of it is in words in `problem`.
     """
 
     id: str
@@ -165,16 +168,22 @@ class Device:
     used_bytes: int | None = field(default=None, compare=False)
     free_bytes: int | None = field(default=None, compare=False)
     least_share_bytes: int = 0
+    context_bytes: int | None = None
     simulated: bool = False
     problem: str = ""
     level: Enforcement | None = None
     why_not: tuple[tuple[str, str], ...] = ()
     advice: str = ""
-    health: DeviceHealth = field(default=UNKNOWN_HEALTH, compare=False)
+    health: DeviceHealth = UNKNOWN_HEALTH
 
     @property
     def is_healthy(self) -> bool:
         return not self.problem
+
+    @property
+    def conditions(self) -> HealthConditions:
+        """What people should know of its health, the gravest first."""
+        return self.health.conditions
 
     @property
     def is_uncut(self) -> bool:
@@ -190,20 +199,17 @@ class Device:
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """Something that broke what enforces the shares of a device, and with it the work
-    of all who share it; or the device itself.
+    of all who share it. What is wrong with the device itself is in its health.
 
     Attributes:
         device_id: the device.
         pid: the process that caused it; None when unknown.
         message: one sentence for those whose work is lost.
-        is_device_wide: the device itself is sick: it concerns all who hold a part of
-            it, however that is enforced.
     """
 
     device_id: str
     pid: int | None
     message: str
-    is_device_wide: bool = False
 
 
 EVERY_DEVICE = "*"
@@ -272,3 +278,19 @@ class Inventory:
     @property
     def is_simulated(self) -> bool:
         return any(d.simulated for d in self.devices)
+
+
+def known_or_fresh(known: Inventory | None, fresh: Inventory) -> Inventory:
+    """The known inventory where nothing has changed, so that what was worked out for it
+    is known by identity.
+    """
+    if known is None or known != fresh:
+        return fresh
+    if list(map(_measured, known.devices)) == list(map(_measured, fresh.devices)):
+        return known
+    return fresh
+
+
+def _measured(device: Device) -> tuple[object, ...]:
+    """What is shown of a device and is no part of what it is."""
+    return (device.free_bytes, device.health.figures)

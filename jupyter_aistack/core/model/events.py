@@ -34,6 +34,8 @@ class EventKind(StrEnum):
     LEASE_LAPSED = "LeaseLapsed"
     RESERVATION_MADE = "ReservationMade"
     RESERVATION_CANCELLED = "ReservationCancelled"
+    DEVICE_FAULTED = "DeviceFaulted"  # nothing is granted on it any more
+    DEVICE_RECOVERED = "DeviceRecovered"  # it may be granted again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Event:
     Attributes:
         kind: what happened.
         at: when, in seconds since the epoch.
-        request_id, lease_id: to what; empty where it does not apply.
+        request_id, lease_id, device_id: to what; empty where it does not apply.
         detail: the reason, for people.
         sequence: its place in the ledger, 1 upwards; 0 before it is written.
     """
@@ -53,4 +55,5 @@ class Event:
     request_id: str = ""
     lease_id: str = ""
     detail: str = ""
+    device_id: str = ""
     sequence: int = 0

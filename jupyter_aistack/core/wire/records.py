@@ -11,6 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jupyter_aistack.core.model.device import Device, MIGInstance, Slice
+from jupyter_aistack.core.model.device_health import (
+    HealthCode,
+    HealthCondition,
+    HealthConditions,
+)
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, Notice
@@ -81,24 +86,32 @@ MIG_INSTANCE = WIRE.record(
     MIGInstance,
     formats={"gpu_slices": _expected(int, 0), "compute_slices": _expected(int, 0)},
 )
+HEALTH_CONDITION = WIRE.record(
+    HealthCondition,
+    hidden=["evidence"],
+    formats={"code": described(WIRE.of(HealthCode), **{"x-extensible": True})},
+)
 DEVICE = WIRE.record(
     Device,
-    # What is in use is reported by the usage; of its health, by `problem` and `advice`;
-    # what is too little, by the refusal.
+    # What is in use is reported by the usage; of its health, by `conditions`; what is
+    # too little, by the refusal.
     hidden=[
         "processes",
         "own_memory_bytes",
         "used_bytes",
         "free_bytes",
         "least_share_bytes",
+        "context_bytes",
         "health",
     ],
+    properties={"conditions": "advice"},
     formats={
         "mig_offers": _expected(tuple[str, ...], []),
         "vendor": _expected(str, ""),
         "is_divisible": _expected(bool, True),
         "why_not": _NAMED_TEXTS,
         "advice": _expected(str, ""),
+        "conditions": _expected(HealthConditions, []),
     },
 )
 IDLE_POLICY = WIRE.record(IdlePolicy)
@@ -118,7 +131,11 @@ USE = WIRE.record(
     formats={"utilization": _share_of_time(WIRE.of(float | None))},
 )
 EVENT = WIRE.record(
-    Event, formats={"kind": described(WIRE.of(EventKind), **{"x-extensible": True})}
+    Event,
+    formats={
+        "kind": described(WIRE.of(EventKind), **{"x-extensible": True}),
+        "device_id": _expected(str, ""),
+    },
 )
 
 DESCRIBED = tuple(record for record in WIRE.records if record.is_described)

@@ -14,11 +14,13 @@ from typing import Any, get_type_hints
 
 from jupyter_aistack.core.accounting.charges import (
     CellInterval,
+    Key,
     MeterState,
     UsageRecord,
 )
 from jupyter_aistack.core.model.condition import Condition, Conditions
 from jupyter_aistack.core.model.device import Slice
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity
@@ -133,6 +135,9 @@ def _outside(*names: str) -> dict[str, Converter]:
 _LEASE = _COLUMNS.record(Lease)
 _REQUEST = _COLUMNS.record(Request, formats=_outside("reason", "idempotency_key"))
 _HOST = _COLUMNS.record(HostIdentity, formats=_outside("name", "machine"))
+_DEVICE_FAULT = _COLUMNS.record(
+    DeviceFault, formats=_outside("device_id", "message", "evidence")
+)
 _ACCOUNT = _COLUMNS.record(Account, formats=_outside("user"))
 _RESERVATION = _COLUMNS.record(Reservation, formats=_outside("name", "created_by"))
 _METER = _COLUMNS.record(MeterState)
@@ -147,6 +152,8 @@ lease_from_row = _LEASE.from_dict
 request_from_row = _REQUEST.from_dict
 host_to_row = _HOST.to_dict
 host_from_row = _HOST.from_dict
+device_fault_to_row = _DEVICE_FAULT.to_dict
+device_fault_from_row = _DEVICE_FAULT.from_dict
 account_to_row = _ACCOUNT.to_dict
 account_from_row = _ACCOUNT.from_dict
 reservation_to_row = _RESERVATION.to_dict
@@ -187,3 +194,17 @@ def event_to_row(event: Event) -> dict[str, Any]:
     row = _EVENT.to_dict(event)
     del row["sequence"]
     return row
+
+
+def key_of_charge(key: Key) -> dict[str, Any]:
+    """The key of a charge, as statements look for it."""
+    host, device_id, lease_id, cell, day = key
+    place = {"of_host": host, "of_device_id": device_id, "of_lease_id": lease_id}
+    return {**place, "of_cell": storable(cell), "of_day": day}
+
+
+def key_of_span(span: CellInterval) -> dict[str, Any]:
+    """The key of a span, as statements look for it."""
+    row = span_to_row(span)
+    key = ("host", "user", "owner", "cell", "began_at")
+    return {f"of_{name}": row[name] for name in key}

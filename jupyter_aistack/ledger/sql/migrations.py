@@ -9,7 +9,8 @@ of the error for which a request was rejected. Version 7 knows the keys of those
 and ends no lease for want of a renewal. Version 8 knows machines by what they are, and
 what they are called only for people. Version 9 knows whose kernels the cells ran in.
 Version 10 knows how much of the energy that was charged is an estimate. Version 11 knows
-up to what leases may use a device, and what they may use of it now.
+up to what leases may use a device, and what they may use of it now. Version 12 knows the
+faults of devices.
 """
 
 from __future__ import annotations
@@ -199,6 +200,18 @@ def _add_ceilings(connection: sa.Connection) -> None:
     )
 
 
+def _add_device_faults(connection: sa.Connection) -> None:
+    number = sa.Double().compile(connection.dialect)
+    connection.exec_driver_sql(
+        "CREATE TABLE aistack_device_faults (host TEXT NOT NULL, device_id TEXT NOT NULL,"
+        f" code TEXT NOT NULL, message TEXT NOT NULL, since {number} NOT NULL,"
+        " evidence TEXT NOT NULL, PRIMARY KEY (host, device_id, code))"
+    )
+    connection.exec_driver_sql(
+        "ALTER TABLE aistack_events ADD COLUMN device_id TEXT NOT NULL DEFAULT ''"
+    )
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_due_at,
     _add_use,
@@ -210,6 +223,7 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_users_of_cells,
     _add_estimates,
     _add_ceilings,
+    _add_device_faults,
 )
 """In order: the first turns version 1 into version 2. Never edit a migration that has
 been released; append.

@@ -14,6 +14,7 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
@@ -232,6 +233,18 @@ class SQLRows:
     def remove_host(self, host_id: str) -> None:
         self._execute(self._statements.delete_host, key=host_id)
 
+    def device_faults(self, host: str) -> list[DeviceFault]:
+        rows = self._select(self._statements.device_faults, of_host=host)
+        return list(map(self._reader.device_fault, rows))
+
+    def keep_device_fault(self, fault: DeviceFault) -> None:
+        row = codec.device_fault_to_row(fault)
+        self._execute(self._statements.insert_device_fault, **row)
+
+    def remove_device_faults(self, host: str, device_id: str) -> None:
+        key = {"of_host": host, "of_device_id": device_id}
+        self._execute(self._statements.delete_device_faults, **key)
+
     def accounts(self) -> list[Account]:
         return [
             codec.account_from_row(row)
@@ -291,7 +304,7 @@ class SQLRows:
             )
 
     def charge(self, key: Key) -> UsageRecord | None:
-        rows = self._select(self._statements.charge, **_of_charge(key))
+        rows = self._select(self._statements.charge, **codec.key_of_charge(key))
         return next((self._reader.charge(row) for row in rows), None)
 
     def charges(
@@ -326,14 +339,14 @@ class SQLRows:
             self._execute(self._statements.insert_charge, **row)
         else:
             self._execute(
-                self._statements.update_charge, **row, **_of_charge(charge.key)
+                self._statements.update_charge, **row, **codec.key_of_charge(charge.key)
             )
 
     def remove_charge(self, key: Key) -> None:
-        self._execute(self._statements.delete_charge, **_of_charge(key))
+        self._execute(self._statements.delete_charge, **codec.key_of_charge(key))
 
     def span(self, span: CellInterval) -> CellInterval | None:
-        rows = self._select(self._statements.span, **_of_span(span))
+        rows = self._select(self._statements.span, **codec.key_of_span(span))
         return next((codec.span_from_row(row) for row in rows), None)
 
     def keep_span(self, span: CellInterval, *, is_new: bool = False) -> None:
@@ -341,7 +354,9 @@ class SQLRows:
         if is_new:
             self._execute(self._statements.insert_span, **row)
         else:
-            self._execute(self._statements.update_span, **row, **_of_span(span))
+            self._execute(
+                self._statements.update_span, **row, **codec.key_of_span(span)
+            )
 
     def spans(self, host: str, since: float) -> list[CellInterval]:
         return [
@@ -382,15 +397,3 @@ class SQLRows:
         return self._driver.execute(
             statement.text, {**statement.defaults, **parameters}
         )
-
-
-def _of_charge(key: Key) -> dict[str, Any]:
-    host, device_id, lease_id, cell, day = key
-    place = {"of_host": host, "of_device_id": device_id, "of_lease_id": lease_id}
-    return {**place, "of_cell": codec.storable(cell), "of_day": day}
-
-
-def _of_span(span: CellInterval) -> dict[str, Any]:
-    row = codec.span_to_row(span)
-    key = ("host", "user", "owner", "cell", "began_at")
-    return {f"of_{name}": row[name] for name in key}

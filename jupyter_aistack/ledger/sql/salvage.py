@@ -1,7 +1,7 @@
 """Rows that cannot be read: said once, and the others go on.
 
 A row of a lease keeps its devices held whatever else of it is lost, since what cannot
-be read frees nothing. A request, a reservation or an event is left out.
+be read frees nothing; nor does a fault of a device. A request, a reservation or an event is left out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from jupyter_aistack.core.accounting.charges import UsageRecord
 from jupyter_aistack.core.model.device import EVERY_DEVICE, SliceKind
+from jupyter_aistack.core.model.device_health import DeviceFault, HealthCode
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.exceptions import AIStackError
@@ -64,6 +65,18 @@ class RowReader:
         except (*UNREADABLE, ValueError):
             self._note("charge", row["lease_id"], "its levels are left out")
         return codec.charge_from_row({**row, "levels": _EMPTY})
+
+    def device_fault(self, row: Row) -> DeviceFault:
+        """A fault of a device; one of which the kind is lost keeps its device out of
+        placement until that is seen to be reset.
+        """
+        try:
+            return codec.device_fault_from_row(row)
+        except (*UNREADABLE, ValueError):
+            consequence = "the device stays out of placement until it was reset"
+            self._note("fault of", row["device_id"], consequence)
+        code = HealthCode.XID_ERROR.value
+        return codec.device_fault_from_row({**row, "code": code, "evidence": ""})
 
     def readable(
         self, what: str, rows: Iterable[Row], decode: Callable[[Row], T]

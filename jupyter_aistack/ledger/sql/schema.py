@@ -86,6 +86,17 @@ hosts = sa.Table(
     sa.Column("machine", sa.Text, nullable=False),
 )
 
+device_faults = sa.Table(
+    "aistack_device_faults",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("device_id", sa.Text, primary_key=True),
+    sa.Column("code", sa.Text, primary_key=True),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("since", sa.Double, nullable=False),
+    sa.Column("evidence", sa.Text, nullable=False),
+)
+
 accounts = sa.Table(
     "aistack_accounts",
     metadata,
@@ -172,6 +183,7 @@ events = sa.Table(
     sa.Column("request_id", sa.Text, nullable=False),
     sa.Column("lease_id", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("device_id", sa.Text, nullable=False),
     sqlite_autoincrement=True,
 )
 

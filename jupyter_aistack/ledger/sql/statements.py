@@ -25,6 +25,7 @@ _E = schema.events.c
 _M = schema.meta.c
 _A = schema.accounts.c
 _H = schema.hosts.c
+_F = schema.device_faults.c
 _V = schema.reservations.c
 _T = schema.meters.c
 _C = schema.charges.c
@@ -89,6 +90,7 @@ class Statements:
         self._add_leases()
         self._add_requests()
         self._add_hosts()
+        self._add_device_faults()
         self._add_accounts()
         self._add_reservations()
         self._add_meters()
@@ -158,6 +160,17 @@ class Statements:
         )
         self.delete_host = self._change(
             schema.hosts.delete().where(_H.id == sa.bindparam("key")), ()
+        )
+
+    def _add_device_faults(self) -> None:
+        self.device_faults = self._query(
+            sa.select(schema.device_faults).where(_F.host == _OF_HOST)
+        )
+        self.insert_device_fault = self._change(
+            schema.device_faults.insert(), schema.device_faults.c.keys()
+        )
+        self.delete_device_faults = self._change(
+            schema.device_faults.delete().where(_is_key(_F, ("host", "device_id"))), ()
         )
 
     def _add_accounts(self) -> None:

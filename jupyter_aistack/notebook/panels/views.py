@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client.display import Bar, Panel, bar
 from jupyter_aistack.client.notices import notice_line
-from jupyter_aistack.client.text import bytes_text, lease_remarks, percent_text
+from jupyter_aistack.client.text import (
+    bytes_text,
+    health_text,
+    lease_remarks,
+    percent_text,
+    warnings_text,
+)
+from jupyter_aistack.core.model.condition import Severity
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.units import (
     format_about,
@@ -41,6 +48,7 @@ def status_panel(
         ("verified", _verified(lease)),
         ("memory", memory_used(lease, usage)),
         *device_state_rows(lease),
+        *_health_rows(lease, host, now),
         ("time left", time_left(lease, now)),
         *idle_rows(lease, host, now),
     ]
@@ -49,6 +57,20 @@ def status_panel(
     if _is_simulated(lease, host):
         title += " (simulated: nothing real stands behind it)"
     return Panel(title=title, rows=rows, remark=_problems(host))
+
+
+def _health_rows(lease: JSON, host: JSON, now: float) -> Iterator[tuple[str, str]]:
+    """What its user should know of the health of its devices."""
+    ids = {slice_["device_id"] for slice_ in lease["slices"]}
+    told = [
+        f"{device['name']}: {health_text(condition, now)}"
+        for device in host["devices"]
+        if device["id"] in ids
+        for condition in device["conditions"]
+        if condition["severity"] != Severity.INFO.value
+    ]
+    if told:
+        yield "health", "; ".join(told)
 
 
 def _rows_of_others(others: Sequence[JSON]) -> Iterator[tuple[str, str]]:
@@ -299,7 +321,8 @@ def _free(device: JSON) -> str:
         profiles = {instance["profile"] for instance in device["mig"]}
         return "MIG: " + ", ".join(sorted(profiles))
     share = format_share(device["free_fraction"])
-    return f"{share} of {format_bytes(device['memory_bytes'])}"
+    free = f"{share} of {format_bytes(device['memory_bytes'])}"
+    return ", ".join(filter(None, [free, warnings_text(device)]))
 
 
 def _who(holder: JSON) -> str:

@@ -7,21 +7,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jupyter_aistack.core.model.context_memory import least_share_bytes
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
-    Fault,
     ProcessUse,
 )
 from jupyter_aistack.core.model.device_health import (
+    UNKNOWN_HEALTH,
+    DeviceFault,
     DeviceHealth,
     HealthCode,
-    HealthCondition,
 )
 from jupyter_aistack.exceptions import DeviceLost, ProviderError
 
 from . import mig
-from .gpu_memory import LEAST_SHARE_BYTES, memory_of
+from .gpu_memory import memory_of
 from .health import HealthMonitor
 from .mig_reconfigure import MIGReconfigurer
 from .nvml import NO_PERMISSION, NVML
@@ -69,7 +70,7 @@ class GPUDiscovery:
     Args:
         nvml: the connection to the driver.
         cutter: tells which MIG instances may be created.
-        clock: seconds.
+        clock: seconds since the epoch.
         on_reopen: called when the driver has been closed to be opened anew.
     """
 
@@ -84,7 +85,7 @@ class GPUDiscovery:
         self._cutter = cutter
         self._clock = clock
         self._on_reopen = on_reopen
-        self._health = HealthMonitor(nvml)
+        self._health = HealthMonitor(nvml, clock)
         self.known: dict[str, Device] = {}
         self.refused: frozenset[str] = frozenset()
         """Ids of the GPUs that the driver does not let this user open."""
@@ -103,9 +104,10 @@ class GPUDiscovery:
         self.refused = frozenset()
         count = self._nvml.query("nvmlDeviceGetCount")
         listed = self._placed([self._device(index, host) for index in range(count)])
+        self._health.listen()
         present = {device.id: device for device in listed}
         gone = {
-            device_id: self._lost(device, _GONE)
+            device_id: self._gone(device)
             for device_id, device in self.known.items()
             if device_id not in present
         }
@@ -117,25 +119,16 @@ class GPUDiscovery:
         }
         return sorted(devices.values(), key=lambda device: (device.index, device.id))
 
-    def faults(self) -> tuple[Fault, ...]:
-        """The GPUs that are sick, as those who hold a part of them are told."""
-        return tuple(
-            Fault(
-                device_id=device.id,
-                pid=None,
-                message=f"{device.name} {device.problem}",
-                is_device_wide=True,
-            )
-            for device in self.known.values()
-            if device.health.problem
-        )
+    def restore_faults(self, faults: Iterable[DeviceFault]) -> None:
+        """Take over what is written down of GPUs; see `Provider.restore_faults`."""
+        self._health.restore(faults)
 
-    def _lost(self, device: Device, problem: str) -> Device:
-        """A GPU that no longer answers."""
-        self._health.mark_lost(device.id)
-        condition = HealthCondition(code=HealthCode.FELL_OFF_BUS, message=problem)
-        health = DeviceHealth(conditions=(condition,))
-        return replace(device, problem=problem, processes=(), health=health)
+    def _gone(self, device: Device) -> Device:
+        """A GPU that the driver does not list any more."""
+        health = self._health.unanswered(
+            device.id, HealthCode.FELL_OFF_BUS, _GONE, is_lost=True
+        )
+        return replace(device, problem=health.problem, processes=(), health=health)
 
     def _reopen_if_lost(self) -> None:
         # Handles do not outlive a reset: a lost GPU comes back only to a driver that is
@@ -175,11 +168,22 @@ class GPUDiscovery:
             if "problem" not in error.facts:
                 raise  # it concerns the driver, not this GPU
             device = self._unusable(index, host, str(error.facts["problem"]))
-            if isinstance(error, DeviceLost):
-                device = self._lost(device, device.problem)
+            health = self._health_by(error, device)
+            problem = health.problem or device.problem
+            device = replace(device, problem=problem, health=health)
             if error.facts.get("nvml_code") == NO_PERMISSION:
                 self.refused |= {device.id}
             return device
+
+    def _health_by(self, error: ProviderError, device: Device) -> DeviceHealth:
+        """The health of a GPU by the error that it answers with, where that is one of
+        the GPU itself, and it has a name by which it is known again.
+        """
+        code = error.facts.get("health_code")
+        if not isinstance(code, HealthCode) or device.id.startswith(_NAMELESS):
+            return UNKNOWN_HEALTH
+        is_lost = isinstance(error, DeviceLost)
+        return self._health.unanswered(device.id, code, device.problem, is_lost=is_lost)
 
     def _unusable(self, index: int, host: str, problem: str) -> Device:
         known = next(
@@ -227,9 +231,8 @@ class GPUDiscovery:
             processes=self._processes((handle, *handles)),
             used_bytes=memory.used if memory else None,
             free_bytes=memory.free if memory else None,
-            least_share_bytes=LEAST_SHARE_BYTES,
+            least_share_bytes=least_share_bytes(None),
             problem=unreadable or health.problem,
-            advice=health.advice,
             health=health,
         )
 

@@ -5,16 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jupyter_aistack.core.accounting.rightsizing import CONTEXT_BYTES
-from jupyter_aistack.core.model.units import MIB
 from jupyter_aistack.system.memory import available_bytes, installed_bytes
 
 from .nvml import MEMORY_V2, NVML
 
-LEAST_SHARE_BYTES = CONTEXT_BYTES + 512 * MIB
-"""The least share of a GPU that is of use: a context and something to work in. Below
-it CUDA finds the device "busy or unavailable" (NVIDIA/k8s-device-plugin#1118).
-"""
 _NONE = object()
 """The driver's answer where a GPU has no memory of its own."""
 

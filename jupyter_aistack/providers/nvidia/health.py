@@ -1,67 +1,52 @@
 """Whether a GPU can be trusted: Xid errors, ECC, row remapping, page retirement, what
-the driver asks for to recover it, and what holds its clocks down.
+the driver asks for to recover it, its temperature and power, and what slows it down.
 
-Xid errors come as events of NVML. They are taken from the event set whenever the GPUs
-are looked at, without waiting: a thread that waits would have to be ended before each
-time the driver is opened anew.
+Xid errors are told once, as they happen (`EventListener`); all else is a state, which is
+looked at every ten seconds, and counters every minute. A GPU that has reported an error,
+or is sick, is looked at whenever the GPUs are, so that nothing is granted on it any more,
+and it is granted again as soon as it has recovered.
 
-The codes are of NVIDIA's catalogue of Xid errors; what is done about memory errors
-follows its "GPU Memory Error Management" and the health checks of DCGM.
+The codes are of NVIDIA's catalogue of Xid errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jupyter_aistack.core.model.device_health import (
+    DeviceFault,
     DeviceHealth,
     HealthCode,
     HealthCondition,
+    HealthConditions,
+    HealthFigures,
+    dated,
+    health_condition,
 )
-from jupyter_aistack.exceptions import ProviderError
 
-from .nvml import NVML, address_of
+from .health_conditions import (
+    FATAL_XIDS,
+    Readings,
+    conditions_of,
+    is_unknown,
+    xid_message,
+)
+from .health_readings import Counters, HealthReader, Limits, State
+from .nvml import NVML
+from .xid_events import EventListener
 
-EVENT_XID = 0x8
-MOST_EVENTS = 256
-"""So many events are taken at once at most."""
+STATE_SECONDS = 10.0
+"""How often the state of a GPU that is well is looked at."""
+COUNTERS_SECONDS = 60.0
+"""How often its counters are; with its state where it reports no events."""
 
-FATAL_XIDS = {
-    48: "an uncorrectable memory error",
-    62: "its micro-controller stopped",
-    64: "a memory row could not be remapped",
-    74: "an error of its NVLink",
-    79: "it fell off the bus",
-    95: "a memory error that could not be contained",
-    110: "a security fault",
-    119: "its firmware does not answer",
-    120: "its firmware failed",
-    140: "a memory error that was not recovered from",
-    143: "it could not be initialized",
-}
-"""Xid errors of the GPU itself. All others are of programs (13, 31, 43, 45, 94 ...) or
-say what the driver tells as a state as well (63, 154).
-"""
-
-FIELD_RECOVERY_ACTION = 230
-RECOVERY_ACTIONS = {
-    1: "needs a reset; end its processes, then reset it",
-    2: "needs the host to be rebooted",
-    3: "needs its NVLink peers to be drained",
-    4: "needs a reset once its processes have ended",
-    6: "needs a reset of its bus",
-    7: "needs the system to be rebooted",
-}
-"""``nvmlDeviceGpuRecoveryAction_t``, reading on after the name of a GPU."""
-
-UNCORRECTED, CORRECTED = 1, 0
-VOLATILE = 0
-THERMAL_REASONS = 0x40
-"""``nvmlClocksEventReasonHwThermalSlowdown``: the hardware halves the clocks, or more."""
-POWER_REASONS = 0x80
-"""``nvmlClocksEventReasonHwPowerBrakeSlowdown``."""
+_NO_EVENTS = (
+    f"reports no Xid errors; its state is looked at every {STATE_SECONDS:.0f} s instead"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,219 +54,294 @@ class _XidRecord:
     """A fatal Xid error that no reset has followed yet.
 
     Attributes:
-        code: its number.
-        millijoules: the energy counter then, which begins anew with a reset.
+        code: its number; None where that is lost.
+        since: when it was reported.
+        millijoules: the energy counter when the GPU was last looked at, which begins
+            anew with a reset.
+        first_millijoules: that counter when the error was new.
         is_recovery_seen: the driver has asked for a recovery since.
+        is_recorded: it is written down.
     """
 
-    code: int
-    millijoules: int | None
+    code: int | None
+    since: float
+    millijoules: int | None = None
+    first_millijoules: int | None = None
     is_recovery_seen: bool = False
+    is_recorded: bool = False
+
+    @property
+    def evidence(self) -> str:
+        """All that another process needs to tell when it is over."""
+        facts = {
+            "xid": self.code,
+            "millijoules": self.first_millijoules,
+            "is_recovery_seen": self.is_recovery_seen,
+        }
+        return json.dumps(facts, separators=(",", ":"))
+
+
+@dataclass(kw_only=True)
+class _GPU:
+    """What is known of one GPU.
+
+    Attributes:
+        last_xid: the number of its last Xid error.
+        record: a fatal one.
+        over_since: when the last fatal one was reported that is over.
+        is_lost: it does not answer.
+        is_urgent: it has reported something since it was looked at.
+        since: since when conditions hold.
+        restored: the kinds of fault that are written down.
+    """
+
+    last_xid: int = 0
+    record: _XidRecord | None = None
+    over_since: float = -math.inf
+    is_lost: bool = False
+    is_urgent: bool = False
+    since: dict[HealthCode, float] = field(default_factory=dict)
+    restored: dict[HealthCode, DeviceFault] = field(default_factory=dict)
+    limits: Limits | None = None
+    state: State = field(default_factory=State)
+    counters: Counters = field(default_factory=Counters)
+    state_at: float = -math.inf
+    counters_at: float = -math.inf
+    conditions: HealthConditions = ()
+
+    @property
+    def is_sick(self) -> bool:
+        health = DeviceHealth(conditions=self.conditions)
+        return bool(health.errors or self.restored or self.record)
 
 
 class HealthMonitor:
-    """Watches the health of GPUs; what it knows of a GPU lasts until a reset.
+    """Watches the health of GPUs; what it knows of an error lasts until a reset.
 
     Args:
         nvml: the connection to the driver.
+        clock: seconds since the epoch.
     """
 
-    def __init__(self, nvml: NVML) -> None:
+    def __init__(self, nvml: NVML, clock: Callable[[], float]) -> None:
         self._nvml = nvml
-        self._events: Any = None
+        self._clock = clock
+        self._reader = HealthReader(nvml)
+        self._listener = EventListener(nvml)
         self._session = 0
-        self._watched: dict[int, str] = {}
-        self._last_xid: dict[str, int] = {}
-        self._fatal: dict[str, _XidRecord] = {}
-        self._lost: set[str] = set()
+        self._gpus: dict[str, _GPU] = {}
 
-    def mark_lost(self, uuid: str) -> None:
-        """Note that a GPU does not answer: it comes back by a reset alone."""
-        self._lost.add(uuid)
+    def restore(self, faults: Iterable[DeviceFault]) -> None:
+        """Take over what is written down of GPUs, and that of what is over."""
+        recorded: dict[str, dict[HealthCode, DeviceFault]] = {}
+        for fault in faults:
+            recorded.setdefault(fault.device_id, {})[fault.code] = fault
+        for uuid in self._gpus.keys() | recorded.keys():
+            gpu = self._of(uuid)
+            gpu.restored = recorded.get(uuid, {})
+            _restore_xid(gpu, gpu.restored.get(HealthCode.XID_ERROR))
+
+    def listen(self) -> None:
+        """Wait for the errors of all GPUs that were inspected."""
+        self._listener.listen()
+
+    def unanswered(
+        self, uuid: str, code: HealthCode, message: str, *, is_lost: bool
+    ) -> DeviceHealth:
+        """The health of a GPU that does not answer. One that is lost comes back by a
+        reset alone.
+        """
+        gpu = self._of(uuid)
+        gpu.is_lost = gpu.is_lost or is_lost
+        conditions = [health_condition(code, message), *_of_record(gpu.record)]
+        return DeviceHealth(conditions=self._dated(gpu, conditions))
 
     def inspect(self, handle: Any, uuid: str) -> DeviceHealth:
         """The health of a GPU that answers."""
-        self._watch(handle, uuid)
-        self._take_events()
-        recovery = self._recovery(handle)
-        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption", handle)
-        self._forget_if_reset(uuid, recovery, millijoules)
-        self._complete(uuid, recovery, millijoules)
-        rows = self._ask("nvmlDeviceGetRemappedRows", handle) or (None,) * 4
-        health = DeviceHealth(
-            xid=self._last_xid.get(uuid, 0) if uuid in self._watched.values() else None,
-            ecc_corrected=self._ecc(handle, CORRECTED),
-            ecc_uncorrected=self._ecc(handle, UNCORRECTED),
-            rows_corrected=rows[0],
-            rows_uncorrected=rows[1],
-            is_remap_pending=None if rows[2] is None else bool(rows[2]),
-            is_remap_failed=None if rows[3] is None else bool(rows[3]),
-            clock_reasons=self._clock_reasons(handle),
-            temperature_celsius=self._ask("nvmlDeviceGetTemperature", handle, 0),
-        )
-        retirement = self._ask("nvmlDeviceGetRetiredPagesPendingStatus", handle)
-        fatal = self._fatal.get(uuid)
-        conditions = [
-            *_of_driver(recovery, None if fatal is None else fatal.code),
-            *_of_memory(health, is_retirement_pending=bool(retirement)),
-            *_of_clocks(health.clock_reasons or 0),
-        ]
-        return replace(health, conditions=tuple(conditions))
-
-    # -- events ------------------------------------------------------------------------
-
-    def _watch(self, handle: Any, uuid: str) -> None:
-        """Have the Xid errors of a GPU reported from now on."""
         if self._session != self._nvml.session:
-            # The driver has freed the set with the session that it was made in.
-            self._events = None
-            self._watched = {}
             self._session = self._nvml.session
-        if self._events is None:
-            self._events = self._ask("nvmlEventSetCreate")
-        address = address_of(handle)
-        if self._events is None or address in self._watched:
-            return
-        supported = self._ask("nvmlDeviceGetSupportedEventTypes", handle) or 0
-        if not supported & EVENT_XID:
-            return
-        if self._is_done("nvmlDeviceRegisterEvents", handle, EVENT_XID, self._events):
-            self._watched[address] = uuid
+            for known in self._gpus.values():
+                known.is_urgent = True
+        self._listener.watch(handle, uuid)
+        self._note_events()
+        gpu = self._of(uuid)
+        is_watched = self._listener.is_watched(uuid)
+        self._read(gpu, handle, is_watched=is_watched)
+        self._follow_record(gpu, handle)
 
-    def _take_events(self) -> None:
-        for _ in range(MOST_EVENTS):
-            if self._events is None or self._session != self._nvml.session:
-                return
-            # No repetition: a set does not outlive the session that it was made in.
-            event = self._ask("nvmlEventSetWait_v2", self._events, 0, is_repeated=False)
-            if event is None:
-                return
-            uuid = self._watched.get(address_of(event.device))
-            if uuid is not None and event.eventType & EVENT_XID:
-                self._note(uuid, int(event.eventData))
+        readings = self._readings(gpu)
+        conditions = [*conditions_of(readings), *_of_record(gpu.record)]
+        conditions += _held(gpu, conditions, readings)
+        if not is_watched:
+            conditions.append(health_condition(HealthCode.EVENTS_MISSING, _NO_EVENTS))
+        return DeviceHealth(
+            conditions=self._dated(gpu, conditions),
+            figures=_figures(gpu, is_watched=is_watched),
+        )
 
-    def _note(self, uuid: str, code: int) -> None:
-        self._last_xid[uuid] = code
-        if code in FATAL_XIDS:
-            self._fatal[uuid] = _XidRecord(code=code, millijoules=None)
+    def _of(self, uuid: str) -> _GPU:
+        return self._gpus.setdefault(uuid, _GPU())
 
-    def _forget_if_reset(
-        self, uuid: str, recovery: int | None, millijoules: int | None
-    ) -> None:
+    def _dated(
+        self, gpu: _GPU, conditions: Iterable[HealthCondition]
+    ) -> HealthConditions:
+        """The conditions with the time since when they hold, which is remembered."""
+        written = {code: fault.since for code, fault in gpu.restored.items()}
+        gpu.conditions = dated(conditions, gpu.since | written, self._clock())
+        gpu.since = {each.code: each.since for each in gpu.conditions}
+        return gpu.conditions
+
+    # -- looking -----------------------------------------------------------------------
+
+    def _note_events(self) -> None:
+        for event in self._listener.take():
+            gpu = self._of(event.uuid)
+            gpu.is_urgent = True
+            if event.xid is None:
+                continue
+            gpu.last_xid = event.xid
+            # The first one stays: what follows it until a reset is of its making.
+            if event.xid in FATAL_XIDS and gpu.record is None:
+                gpu.record = _XidRecord(code=event.xid, since=self._clock())
+
+    def _read(self, gpu: _GPU, handle: Any, *, is_watched: bool) -> None:
+        """Ask the driver what is due."""
+        now = self._clock()
+        is_due_anyway = gpu.is_urgent or gpu.is_sick
+        gpu.is_urgent = False
+        if gpu.limits is None:
+            gpu.limits = self._reader.limits(handle)
+        if is_due_anyway or _is_due(gpu.state_at, now, STATE_SECONDS):
+            gpu.state = self._reader.state(handle, gpu.limits)
+            gpu.state_at = now
+        pace = COUNTERS_SECONDS if is_watched else STATE_SECONDS
+        if is_due_anyway or _is_due(gpu.counters_at, now, pace):
+            gpu.counters = self._reader.counters(handle)
+            gpu.counters_at = now
+
+    def _readings(self, gpu: _GPU) -> Readings:
+        assert gpu.limits is not None
+        was_critical = any(
+            condition.code is HealthCode.TEMPERATURE_CRITICAL
+            for condition in gpu.conditions
+        )
+        return Readings(
+            limits=gpu.limits,
+            state=gpu.state,
+            counters=gpu.counters,
+            was_critical=was_critical
+            or HealthCode.TEMPERATURE_CRITICAL in gpu.restored,
+        )
+
+    def _follow_record(self, gpu: _GPU, handle: Any) -> None:
         """Forget an error that a reset has followed: the GPU was lost and is back, its
         energy counter began anew, or the driver asks for no recovery any more.
         """
-        record = self._fatal.get(uuid)
-        was_lost = uuid in self._lost
-        self._lost.discard(uuid)
+        record = gpu.record
+        was_lost = gpu.is_lost
+        gpu.is_lost = False
         if record is None:
             return
         before = record.millijoules
+        millijoules = self._reader.millijoules(handle)
         is_counter_new = (
             before is not None and millijoules is not None and millijoules < before
         )
+        recovery = gpu.state.recovery
         is_recovered = record.is_recovery_seen and recovery == 0
         if was_lost or is_counter_new or is_recovered:
-            del self._fatal[uuid]
-
-    def _complete(
-        self, uuid: str, recovery: int | None, millijoules: int | None
-    ) -> None:
-        """Remember how the GPU is while it is sick, so that a reset can be seen."""
-        record = self._fatal.get(uuid)
-        if record is not None:
-            self._fatal[uuid] = _XidRecord(
-                code=record.code,
-                millijoules=millijoules,
-                is_recovery_seen=record.is_recovery_seen or bool(recovery),
-            )
-
-    # -- states ------------------------------------------------------------------------
-
-    def _recovery(self, handle: Any) -> int | None:
-        """The number of the recovery that the driver asks for, 0 for none; None where
-        it does not say.
-        """
-        fields = self._ask("nvmlDeviceGetFieldValues", handle, [FIELD_RECOVERY_ACTION])
-        if not fields or fields[0].nvmlReturn:
-            return None
-        return int(fields[0].value.uiVal)
-
-    def _ecc(self, handle: Any, kind: int) -> int | None:
-        count = self._ask("nvmlDeviceGetTotalEccErrors", handle, kind, VOLATILE)
-        return None if count is None else int(count)
-
-    def _clock_reasons(self, handle: Any) -> int | None:
-        reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons", handle)
-        if reasons is None:  # its name until driver 535
-            reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
-        return None if reasons is None else int(reasons)
-
-    def _is_done(self, function: str, *args: Any) -> bool:
-        try:
-            self._nvml.query(function, *args)
-        except ProviderError:
-            return False
-        return True
-
-    def _ask(self, function: str, *args: Any, is_repeated: bool = True) -> Any:
-        try:
-            return self._nvml.query(
-                function, *args, default=None, is_repeated=is_repeated
-            )
-        except ProviderError:
-            return None
-
-
-def _of_driver(recovery: int | None, xid: int | None) -> Iterator[HealthCondition]:
-    """What the driver asks for, and the error that no reset has followed."""
-    if recovery in RECOVERY_ACTIONS:
-        yield HealthCondition(
-            code=HealthCode.RECOVERY_NEEDED, message=RECOVERY_ACTIONS[recovery]
-        )
-    if xid is not None:
-        yield HealthCondition(
-            code=HealthCode.XID_ERROR,
-            message=f"reported Xid {xid} ({FATAL_XIDS[xid]}); reset it",
+            _end_record(gpu)
+            return
+        first = record.first_millijoules
+        gpu.record = replace(
+            record,
+            millijoules=millijoules,
+            first_millijoules=millijoules if first is None else first,
+            is_recovery_seen=record.is_recovery_seen or bool(recovery),
         )
 
 
-def _of_memory(
-    health: DeviceHealth, *, is_retirement_pending: bool
+def _is_due(at: float, now: float, seconds: float) -> bool:
+    return not 0 <= now - at < seconds
+
+
+def _restore_xid(gpu: _GPU, fault: DeviceFault | None) -> None:
+    """Take over a fatal Xid error that is written down, or that one is over."""
+    if fault is None:
+        # Another process has seen the reset.
+        if gpu.record is not None and gpu.record.is_recorded:
+            _end_record(gpu)
+        return
+    if fault.since <= gpu.over_since:
+        return
+    facts = _facts(fault.evidence)
+    if gpu.record is None:
+        gpu.record = _XidRecord(
+            code=facts.get("xid"),
+            since=fault.since,
+            millijoules=facts.get("millijoules"),
+            first_millijoules=facts.get("millijoules"),
+        )
+    gpu.record = replace(
+        gpu.record,
+        since=fault.since,
+        # What is written down stays so: two processes need not agree on more.
+        code=facts.get("xid", gpu.record.code),
+        first_millijoules=facts.get("millijoules", gpu.record.first_millijoules),
+        is_recovery_seen=gpu.record.is_recovery_seen
+        or bool(facts.get("is_recovery_seen")),
+        is_recorded=True,
+    )
+
+
+def _end_record(gpu: _GPU) -> None:
+    if gpu.record is not None:
+        gpu.over_since = max(gpu.over_since, gpu.record.since)
+    gpu.record = None
+
+
+def _facts(evidence: str) -> dict[str, Any]:
+    """What a record's evidence says; nothing where it cannot be read."""
+    try:
+        facts = json.loads(evidence)
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _of_record(record: _XidRecord | None) -> Iterator[HealthCondition]:
+    if record is not None:
+        yield health_condition(
+            HealthCode.XID_ERROR, xid_message(record.code), evidence=record.evidence
+        )
+
+
+def _held(
+    gpu: _GPU, conditions: Iterable[HealthCondition], readings: Readings
 ) -> Iterator[HealthCondition]:
-    if health.is_remap_failed:
-        yield HealthCondition(
-            code=HealthCode.ROW_REMAP_FAILURE,
-            message="has a memory row that could not be remapped; have it replaced",
-        )
-    if health.is_remap_pending:
-        yield HealthCondition(
-            code=HealthCode.ROW_REMAP_PENDING,
-            message="has a faulty memory row that a reset will remap; reset it",
-        )
-    if is_retirement_pending:
-        yield HealthCondition(
-            code=HealthCode.PAGE_RETIREMENT_PENDING,
-            message="has a faulty memory page that a reset will retire; reset it",
-        )
-    # Where rows can be remapped, errors are contained, and only what waits for a reset
-    # counts; elsewhere each is a reason for one.
-    can_remap = health.is_remap_pending is not None
-    if not can_remap and health.ecc_uncorrected:
-        yield HealthCondition(
-            code=HealthCode.ECC_UNCORRECTED,
-            message="has had an uncorrectable memory error; reset it",
-        )
+    """Faults that are written down and that the driver tells nothing of now."""
+    told = {condition.code for condition in conditions}
+    for code in gpu.restored.keys() - told:
+        if is_unknown(code, readings):
+            yield health_condition(code, gpu.restored[code].message)
 
 
-def _of_clocks(reasons: int) -> Iterator[HealthCondition]:
-    if reasons & THERMAL_REASONS:
-        yield HealthCondition(
-            code=HealthCode.THERMAL_SLOWDOWN,
-            message="runs slowly, as it is too hot; see to its cooling",
-        )
-    if reasons & POWER_REASONS:
-        yield HealthCondition(
-            code=HealthCode.POWER_BRAKE,
-            message="runs slowly, as its power supply brakes it; see to its power",
-        )
+def _figures(gpu: _GPU, *, is_watched: bool) -> HealthFigures:
+    limits = gpu.limits
+    counters = gpu.counters
+    return HealthFigures(
+        xid=gpu.last_xid if is_watched else None,
+        ecc_corrected=counters.ecc_corrected,
+        ecc_uncorrected=counters.ecc_uncorrected,
+        rows_corrected=counters.rows_corrected,
+        rows_uncorrected=counters.rows_uncorrected,
+        is_remap_pending=counters.is_remap_pending,
+        is_remap_failed=counters.is_remap_failed,
+        clock_reasons=gpu.state.clock_reasons,
+        temperature_celsius=gpu.state.temperature_celsius,
+        slowdown_celsius=None if limits is None else limits.slowdown_celsius,
+        shutdown_celsius=None if limits is None else limits.shutdown_celsius,
+        power_limit_watts=counters.limit_watts,
+        enforced_limit_watts=counters.enforced_watts,
+        default_limit_watts=None if limits is None else limits.default_watts,
+    )

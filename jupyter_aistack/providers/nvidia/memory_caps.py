@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 
 from jupyter_aistack.core.enforcement import memory_caps as names
+from jupyter_aistack.core.model.context_memory import headroom_bytes
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.units import MIB
 
 from . import mig
-
-HEADROOM_BYTES = 400 * MIB
-"""What a CUDA context, cuBLAS and NCCL take beside a framework's own pool, which no
-framework cap covers.
-"""
 
 JAX_SHARE = 0.95
 """Of a framework's share, what JAX may take at its start: it takes all of it at once,
@@ -22,16 +18,19 @@ and XLA needs some beside.
 """
 
 
-def caps(slice_bytes: int, total_bytes: int) -> dict[str, str]:
+def caps(
+    slice_bytes: int, total_bytes: int, context_bytes: int | None = None
+) -> dict[str, str]:
     """Variables that make frameworks stay within `slice_bytes` of a device on which
     they see `total_bytes`.
 
-    Each framework's pool gets the slice less a headroom for what lies outside any pool.
+    Each framework's pool gets the slice less a headroom for the driver's context, which
+    lies outside any pool and takes `context_bytes` where that was measured.
     CuPy and JAX read their own variables; torch, TensorFlow, RMM and vLLM have none
     that all their versions take, so `jupyter_aistack.client.runtime.memory_caps`
     applies those that begin with AISTACK.
     """
-    pool = slice_bytes - min(HEADROOM_BYTES, slice_bytes // 4)
+    pool = slice_bytes - headroom_bytes(slice_bytes, context_bytes)
     share = min(1.0, pool / total_bytes) if total_bytes else 1.0
     return {
         names.SHARE: _floor(share),

@@ -10,9 +10,11 @@ from __future__ import annotations
 import ctypes
 import re
 import threading
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
+from jupyter_aistack.core.model.device_health import HealthCode
 from jupyter_aistack.exceptions import DeviceLost, DriverNotFound, ProviderError
 
 from .surroundings import Surroundings
@@ -22,7 +24,10 @@ NOT_SUPPORTED = 3
 NO_PERMISSION = 4
 NOT_FOUND = 6
 INSUFFICIENT_SIZE = 7
+INSUFFICIENT_POWER = 8
 DRIVER_NOT_LOADED = 9
+TIMEOUT = 10
+IRQ_ISSUE = 11
 LIBRARY_NOT_FOUND = 12
 FUNCTION_NOT_FOUND = 13
 GPU_IS_LOST = 15
@@ -75,14 +80,27 @@ NOT_ALLOWED = (
     "may not be used by this user; ask the administrator for access to its device file"
 )
 # Each reads on after a device's name: "NVIDIA H200 fell off the bus ...".
-_OF_A_DEVICE: dict[int, tuple[type[ProviderError], str]] = {
-    NO_PERMISSION: (ProviderError, NOT_ALLOWED),
-    8: (ProviderError, "lacks power; check its power cables"),
-    11: (ProviderError, "has an interrupt problem; see the kernel log, then reboot"),
-    GPU_IS_LOST: (DeviceLost, "fell off the bus; reset it or reboot the host"),
+_OF_A_DEVICE: dict[int, tuple[type[ProviderError], str, HealthCode | None]] = {
+    NO_PERMISSION: (ProviderError, NOT_ALLOWED, None),
+    INSUFFICIENT_POWER: (
+        ProviderError,
+        "lacks power; check its power cables",
+        HealthCode.POWER_MISSING,
+    ),
+    IRQ_ISSUE: (
+        ProviderError,
+        "has an interrupt problem; see the kernel log, then reboot",
+        HealthCode.INTERRUPT_PROBLEM,
+    ),
+    GPU_IS_LOST: (
+        DeviceLost,
+        "fell off the bus; reset it or reboot the host",
+        HealthCode.FELL_OFF_BUS,
+    ),
     RESET_REQUIRED: (
         DeviceLost,
         "needs a reset before it can be used again; end its processes, then reset it",
+        HealthCode.RECOVERY_NEEDED,
     ),
 }
 _REOPEN_AFTER = frozenset({UNINITIALIZED, DRIVER_NOT_LOADED, LIB_RM_VERSION_MISMATCH})
@@ -101,6 +119,7 @@ class NVML:
         self._surroundings = surroundings or Surroundings()
         self._lock = threading.RLock()
         self._library: Any = None
+        self._before_close: list[Callable[[], None]] = []
         self.session = 0
         """Counts how often the driver was opened: what was made in one session must not
         be used in the next.
@@ -150,6 +169,25 @@ class NVML:
             return default
         raise self._error(code, function)
 
+    def wait(self, function: str, *args: Any) -> tuple[int, Any]:
+        """What a function that blocks answers, and before that NVML's error code, 0 for
+        none. Others may ask meanwhile.
+
+        Whoever calls it ends its call in a function given to `before_close`: the driver
+        frees under it what is closed.
+
+        Raises:
+            ProviderError: the binding itself fails.
+        """
+        library = self._library
+        if library is None:
+            return UNINITIALIZED, None
+        return _ask(library, function, args)
+
+    def before_close(self, end_waiting: Callable[[], None]) -> None:
+        """Have a function called whenever the driver is about to be closed."""
+        self._before_close.append(end_waiting)
+
     def structure(self, name: str, **fields: Any) -> Any:
         """An argument of the driver's own make, such as ``c_nvmlSetMemoryLimits_v1_t``;
         None where the installed nvidia-ml-py is too old to know it. Raises
@@ -180,6 +218,8 @@ class NVML:
             library = self._library
             self._library = None
             if library is not None:
+                for end_waiting in self._before_close:
+                    end_waiting()
                 _ask(library, "nvmlShutdown", ())
 
     def _open(self) -> Any:
@@ -210,8 +250,9 @@ def address_of(handle: Any) -> int:
 
 
 def error_of(code: int, function: str) -> ProviderError:
-    """The error for an NVML code. ``facts["problem"]`` reads on after a device's name,
-    where it concerns a device.
+    """The error for an NVML code. Where it concerns a device, ``facts["problem"]``
+    reads on after its name, and ``facts["health_code"]`` says what is wrong with it;
+    None for what is no sickness.
     """
     if code in _OF_THE_DRIVER:
         cls, sentence = _OF_THE_DRIVER[code]
@@ -229,9 +270,10 @@ def error_of(code: int, function: str) -> ProviderError:
     unnamed = (
         ProviderError,
         f"answers {function} with NVML error {code}; see the kernel log",
+        None,
     )
-    cls, problem = _OF_A_DEVICE.get(code, unnamed)
-    return cls(f"a GPU {problem}", nvml_code=code, problem=problem)
+    cls, problem, health = _OF_A_DEVICE.get(code, unnamed)
+    return cls(f"a GPU {problem}", nvml_code=code, problem=problem, health_code=health)
 
 
 def _ask(library: Any, function: str, args: tuple[Any, ...]) -> tuple[int, Any]:

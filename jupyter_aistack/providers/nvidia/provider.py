@@ -13,6 +13,7 @@ from jupyter_aistack.core.model.device import (
     Enforcement,
     Fault,
 )
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.placement.mig_plan import MIGPermission, MIGPlan
@@ -176,8 +177,12 @@ class GPUProvider(Provider):
         return driver_version()
 
     def faults(self) -> tuple[Fault, ...]:
-        """Faults of MPS servers, and GPUs that are sick."""
-        return (*self._sharing.faults(), *self._discovery.faults())
+        """Faults of MPS servers."""
+        return self._sharing.faults()
+
+    def restore_faults(self, faults: Sequence[DeviceFault]) -> None:
+        """Take over the Xid errors that are written down: they are told once."""
+        self._discovery.restore_faults(faults)
 
     def _device_of(self, lease: Lease) -> Device | None:
         """The GPU of a lease that MPS may hold."""

@@ -78,11 +78,12 @@ def framework_caps(
     Under MPS too: a framework that is refused memory ends, and a framework that is
     capped makes do.
     """
-    sizes: list[tuple[int, int]] = []
+    sizes: list[tuple[int, int, int | None]] = []
     for slice_ in slices:
         if _is_advisory(slice_):
-            whole = devices[slice_.device_id].memory_bytes
-            sizes.append((slice_.memory_bytes, seen_bytes(slice_, whole, level)))
+            device = devices[slice_.device_id]
+            seen = seen_bytes(slice_, device.memory_bytes, level)
+            sizes.append((slice_.memory_bytes, seen, device.context_bytes))
     if not sizes:
         return {}
     return caps(*min(sizes, key=lambda size: size[0] / max(size[1], 1)))

@@ -24,7 +24,7 @@ from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import free_share
 from jupyter_aistack.server.maintenance.activity import idle_leases
 
-from .health_metrics import HEALTH_FIGURES
+from .health_metrics import CONDITION_LABELS, HEALTH_FIGURES, condition_rows
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DEVICE_LABELS = ("host", "device", "index", "kind", "name", "simulated")
@@ -101,6 +101,12 @@ class _HostCollector(Collector):
         for name, text, figure in HEALTH_FIGURES:
             rows = [(labels, figure(device)) for labels, device in devices]
             yield _gauge(f"aistack_device_{name}", text, DEVICE_LABELS, rows)
+        yield _gauge(
+            "aistack_device_health_condition",
+            "1 for each condition of a device's health that holds.",
+            (*DEVICE_LABELS, *CONDITION_LABELS),
+            condition_rows(devices),
+        )
         yield from self._device_usage()
 
     def _device_usage(self) -> Iterator[Metric]:

@@ -91,6 +91,8 @@ def _context_bytes(
         size = measure_context(gpu.id, _measure(broker, gpu))
         if size is not None:
             results.note_context(driver, gpu.name, size)
+    if size is not None:
+        broker.devices.context_bytes[gpu.id] = size
     return size
 
 

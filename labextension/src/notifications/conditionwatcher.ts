@@ -1,4 +1,5 @@
 import { Disposable } from '../app/disposable';
+import { conditionOf } from '../text/condition';
 import { ownLeases } from '../text/ownership';
 import type { ILeaseManager } from '../tokens';
 import type { ConditionKind, ICondition, IDevice, ILease } from '../wire/types';
@@ -7,7 +8,7 @@ import type { ConditionKind, ICondition, IDevice, ILease } from '../wire/types';
 export interface IConditionNews {
   /** A condition has come up, or its reason has changed. */
   raised: (lease: ILease, condition: ICondition) => void;
-  /** Its device cannot be used; once per problem. */
+  /** Its device cannot be used, and no condition says so; once per problem. */
   deviceFailed: (lease: ILease, device: IDevice) => void;
 }
 
@@ -60,7 +61,8 @@ export class ConditionWatcher extends Disposable {
   private _checkDevices(lease: ILease): void {
     for (const device of this._manager.host?.devices ?? []) {
       const isOnDevice = lease.slices.some(s => s.device_id === device.id);
-      const hasFailed = isOnDevice && device.problem !== '';
+      const isUnusable = isOnDevice && device.problem !== '';
+      const hasFailed = isUnusable && !isToldByLease(lease, device);
       const key = `${lease.id} ${device.id} ${device.problem}`;
       if (hasFailed && !this._failedDevices.has(key)) {
         this._failedDevices.add(key);
@@ -71,6 +73,12 @@ export class ConditionWatcher extends Disposable {
 
   private _before = new Map<string, readonly ICondition[]>();
   private readonly _failedDevices = new Set<string>();
+}
+
+/** Whether the conditions of a lease tell of what is wrong with its device, or soon will. */
+function isToldByLease(lease: ILease, device: IDevice): boolean {
+  const isSick = device.conditions.some(each => each.severity === 'error');
+  return isSick || conditionOf(lease, 'DeviceFault') !== null;
 }
 
 /** Whether a condition was not there before; memory that has come down from over its bound is no news either. */

@@ -11,6 +11,7 @@ import type { IDevice, IHost, ILease, IUsage } from '../wire/types';
 import { Problem, SimulatedBadge } from './badges';
 import { Bar } from './bar';
 import { EnforcementLine, OffersLine } from './enforcement';
+import { HealthList } from './health';
 import { slicesOn, segments } from './segments';
 import { SliceRow } from './slicerow';
 
@@ -42,6 +43,7 @@ export function DeviceBlock(props: IDeviceProps): JSX.Element {
       </div>
       <DeviceUse {...props} />
       {device.problem && <Problem text={device.problem} />}
+      <HealthList device={device} now={props.now} trans={trans} />
       <OffersLine device={device} trans={trans} />
       <EnforcementLine device={device} trans={trans} />
       <Bar

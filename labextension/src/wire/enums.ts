@@ -38,6 +38,8 @@ export const enforcement = oneOf<Enforcement>(
   'simulated'
 );
 
+export const severity = oneOf<Severity>('info', 'warning', 'error');
+
 export const holderKind = oneOf<HolderKind>(
   'kernel',
   'worker',
@@ -68,8 +70,6 @@ export const conditionKind = oneOf<ConditionKind>(
   'EnforcementReduced',
   'Note'
 );
-
-export const severity = oneOf<Severity>('info', 'warning', 'error');
 
 export const noticeKind = oneOf<NoticeKind>('preempt', 'idle');
 

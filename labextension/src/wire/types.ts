@@ -22,6 +22,15 @@ export interface IMIGInstance {
 export type Enforcement =
   'L4' | 'L3' | 'L2' | 'L1' | 'L0' | 'whole' | 'C' | 'simulated';
 
+export type Severity = 'info' | 'warning' | 'error';
+
+export interface IHealthCondition {
+  code: string;
+  severity: Severity;
+  message: string;
+  since: number;
+}
+
 export interface IDevice {
   id: string;
   host: string;
@@ -44,6 +53,7 @@ export interface IDevice {
   level: Enforcement | null;
   why_not: Record<string, string>;
   advice: string;
+  conditions: IHealthCondition[];
   free_fraction: string;
 }
 
@@ -139,8 +149,6 @@ export type ConditionKind =
   | 'LimitPending'
   | 'EnforcementReduced'
   | 'Note';
-
-export type Severity = 'info' | 'warning' | 'error';
 
 export interface ICondition {
   kind: ConditionKind;
@@ -282,6 +290,7 @@ export interface IEvent {
   request_id: string;
   lease_id: string;
   detail: string;
+  device_id: string;
   sequence: number;
 }
 

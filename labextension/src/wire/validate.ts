@@ -35,6 +35,7 @@ import type {
   IError,
   IEvent,
   IEvents,
+  IHealthCondition,
   IHolder,
   IHost,
   IIdlePolicy,
@@ -74,6 +75,13 @@ export const migInstance = shape<IMIGInstance>({
   compute_slices: optional(number, 0)
 });
 
+export const healthCondition = shape<IHealthCondition>({
+  code: text,
+  severity,
+  message: text,
+  since: number
+});
+
 export const device = shape<IDevice>({
   id: text,
   host: text,
@@ -96,6 +104,7 @@ export const device = shape<IDevice>({
   level: nullable(enforcement),
   why_not: optional(table(text), {}),
   advice: optional(text, ''),
+  conditions: optional(list(healthCondition), []),
   free_fraction: text
 });
 
@@ -292,6 +301,7 @@ export const event = shape<IEvent>({
   request_id: text,
   lease_id: text,
   detail: text,
+  device_id: optional(text, ''),
   sequence: number
 });
 

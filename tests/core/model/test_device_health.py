@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
+from jupyter_aistack.core.model.condition import Severity
 from jupyter_aistack.core.model.device_health import (
     UNKNOWN_HEALTH,
     DeviceHealth,
     HealthCode,
-    HealthCondition,
+    HealthFigures,
+    dated,
+    health_condition,
 )
 
 
-def condition(code: HealthCode, message: str) -> HealthCondition:
-    return HealthCondition(code=code, message=message)
-
-
-def test_what_is_fatal_is_a_problem_and_the_rest_is_advice() -> None:
+def test_what_is_an_error_is_a_problem_and_a_warning_is_none() -> None:
     health = DeviceHealth(
         conditions=(
-            condition(HealthCode.XID_ERROR, "reported Xid 79"),
-            condition(HealthCode.ROW_REMAP_PENDING, "has a faulty row"),
-            condition(HealthCode.THERMAL_SLOWDOWN, "runs slowly"),
+            health_condition(HealthCode.XID_ERROR, "reported Xid 79"),
+            health_condition(HealthCode.ROW_REMAP_PENDING, "has a faulty row"),
+            health_condition(HealthCode.THERMAL_SLOWDOWN, "runs slowly"),
+            health_condition(HealthCode.EVENTS_MISSING, "reports no errors"),
         )
     )
     assert health.problem == "reported Xid 79; has a faulty row"
-    assert health.advice == "runs slowly"
+    assert [condition.code for condition in health.errors] == [
+        HealthCode.XID_ERROR,
+        HealthCode.ROW_REMAP_PENDING,
+    ]
+
+
+def test_a_condition_is_as_grave_as_its_code_unless_it_is_said_to_be_less() -> None:
+    code = HealthCode.POWER_LIMITED
+    assert health_condition(code, "").severity is Severity.WARNING
+    chosen = health_condition(code, "", severity=Severity.INFO)
+    assert chosen.severity is Severity.INFO
 
 
 def test_of_what_nothing_is_known_nothing_is_wrong() -> None:
-    assert (UNKNOWN_HEALTH.problem, UNKNOWN_HEALTH.advice) == ("", "")
-    assert UNKNOWN_HEALTH.xid is None
+    assert (UNKNOWN_HEALTH.problem, UNKNOWN_HEALTH.errors) == ("", ())
+    assert UNKNOWN_HEALTH.figures.xid is None
+
+
+def test_figures_are_no_part_of_what_a_device_is() -> None:
+    assert DeviceHealth(figures=HealthFigures(xid=3)) == UNKNOWN_HEALTH
+
+
+def test_conditions_are_in_order_of_gravity_and_keep_the_time_they_began() -> None:
+    conditions = dated(
+        [
+            health_condition(HealthCode.POWER_BRAKE, "runs slowly"),
+            health_condition(HealthCode.FELL_OFF_BUS, "is gone"),
+        ],
+        {HealthCode.POWER_BRAKE: 3.0, HealthCode.XID_ERROR: 1.0},
+        9.0,
+    )
+    assert [(each.code, each.since) for each in conditions] == [
+        (HealthCode.FELL_OFF_BUS, 9.0),
+        (HealthCode.POWER_BRAKE, 3.0),
+    ]

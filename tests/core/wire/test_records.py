@@ -29,14 +29,20 @@ HIDDEN = {
         "processes",
         "free_bytes",
         "least_share_bytes",
+        "context_bytes",
         "own_memory_bytes",
         "health",
         "used_bytes",
     },  # what is in use is told by the usage
+    "HealthCondition": {"evidence"},  # its provider's
     "Reservation": {"host"},  # all are of the host that is asked
     "SuspendCapability": {"is_being_tested"},
 }
-COMPUTED = {"Lease": {"enforcement"}, "DeviceState": {"standing", "why"}}
+COMPUTED = {
+    "Device": {"conditions"},
+    "Lease": {"enforcement"},
+    "DeviceState": {"standing", "why"},
+}
 
 
 @pytest.mark.parametrize("record", WIRE.records, ids=lambda record: record.cls.__name__)

@@ -20,11 +20,14 @@
  *       sm says; memory=-1 is "not available"; sm without a value: no sample; with sm_age_ms it is the last sample of a process
  *       that did nothing since, which the driver hands out whatever time it is asked about; hidden=1 is a process of a PID
  *       namespace that is not the caller's, which the open kernel modules list nowhere, while `used` counts its memory)
- *   gpu ... remap=0:1:1:0 ecc=0:2 retire=1 recovery=1 clocks=64 temp=40 events=8
+ *   gpu ... remap=0:1:1:0 ecc=0:2 retire=1 recovery=1 clocks=64 temp=40 events=8 slowdown=92 shutdown=95 margin=50:-2:-8
+ *       default_mw=700000 limit_mw=700000 enforced_mw=700000
  *       health: rows remapped for corrected and uncorrected errors, pending, failed; corrected and uncorrected errors since the
  *       last reset; a page waits to be retired; the recovery asked for; what holds the clocks down; which events it reports.
- *       Without remap, ecc, retire or recovery the GPU has none of that
- *   xid gpu=0 code=79                   an Xid error: sets of events that exist when this line is added report it once
+ *       Without remap, ecc, retire or recovery the GPU has none of that. Where its hardware slows it down and switches it off, in
+ *       degrees Celsius, or (Ada and later) how much hotter it may get, and the two limits of that; its power limits
+ *   xid gpu=0 code=79                   an Xid error: sets of events that exist when this line is added report it once; with
+ *       type=2 an error of its memory. Who waits for events when NVML is closed is ended: the real one reads freed memory
  *   link a=0 b=1                        these two GPUs reach each other by NVLink
  *   (limits of memory are kept as the kernel keeps them, in the files dmem.max and dmem.min of the control group)
  *   fail nvmlDeviceGetPowerUsage 3      that function answers that code; `fail nvmlInit 9` refuses to open
@@ -35,6 +38,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -61,9 +65,13 @@ typedef struct { u32 version, id, slices, most, sms, copy, decoders, encoders, j
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char lines[MAX_LINES][LINE];
-static int line_count, open_count, calls, sessions;
+static int line_count, open_count, calls, sessions, waiting, waits;
 static long long session_opened;
 static struct stat last_seen;
+
+/* No thread of the parent waits in a forked child. */
+static void begin_child(void) { waiting = 0; pthread_mutex_init(&lock, NULL); }
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, begin_child); }
 
 static void read_state(void) {
     const char *path = getenv("FAKE_NVML_STATE");
@@ -176,7 +184,7 @@ EXPORT nvmlInit(void) { return nvmlInitWithFlags(0); }
 EXPORT nvmlShutdown(void) {
     pthread_mutex_lock(&lock);
     int code = open_count ? OK : UNINITIALIZED;
-    if (open_count) open_count--;
+    if (open_count && !--open_count && waiting) abort();
     return end(code);
 }
 EXPORT fakeCalls(void) { return calls; } /* how often this process has asked the driver anything */
@@ -255,8 +263,14 @@ DEVICE_CALL(nvmlDeviceGetUtilizationRates, (Handle h, Utilization *out),
     out->gpu = (u32)number_of(gpu_line(h), "util", 0);
     out->memory = out->gpu / 2;)
 DEVICE_CALL(nvmlDeviceGetPowerUsage, (Handle h, u32 *out), WHOLE_ONLY *out = (u32)number_of(gpu_line(h), "power_mw", 70000);)
-DEVICE_CALL(nvmlDeviceGetEnforcedPowerLimit, (Handle h, u32 *out), WHOLE_ONLY *out = 700000;)
-DEVICE_CALL(nvmlDeviceGetPowerManagementLimit, (Handle h, u32 *out), WHOLE_ONLY *out = 700000;)
+DEVICE_CALL(nvmlDeviceGetEnforcedPowerLimit, (Handle h, u32 *out), WHOLE_ONLY *out = (u32)number_of(gpu_line(h), "enforced_mw", 700000);)
+DEVICE_CALL(nvmlDeviceGetPowerManagementLimit, (Handle h, u32 *out), WHOLE_ONLY *out = (u32)number_of(gpu_line(h), "limit_mw", 700000);)
+DEVICE_CALL(nvmlDeviceGetPowerManagementDefaultLimit, (Handle h, u32 *out), WHOLE_ONLY *out = (u32)number_of(gpu_line(h), "default_mw", 700000);)
+DEVICE_CALL(nvmlDeviceGetTemperatureThreshold, (Handle h, u32 kind, u32 *out), WHOLE_ONLY
+    char value[16];
+    const char *key = kind == 0 ? "shutdown" : kind == 1 ? "slowdown" : "none";
+    *out = (u32)number_of(gpu_line(h), key, 0);
+    if (!text_of(gpu_line(h), key, value, sizeof value)) code = NOT_SUPPORTED;)
 DEVICE_CALL(nvmlDeviceGetTotalEnergyConsumption, (Handle h, u64 *out), WHOLE_ONLY
     char value[64];
     if (number_of(gpu_line(h), "energy_mj", 0) < 0) return end(NOT_SUPPORTED);
@@ -560,10 +574,11 @@ SYSTEM_CALL(nvmlGpmMetricsGet, (GpmMetrics *asked),
 
 /* Health: error counters, and events. A set of events is freed with the session that it was made in; whoever uses it later
    reads freed memory, which ends the process here. */
-typedef struct { int session, seen; u64 gpus; } EventSet;
+typedef struct { int session, seen; u64 gpus, kinds; } EventSet;
 typedef struct { Handle device; unsigned long type, data; u32 gi, ci; } EventData;
 typedef struct { u32 field, scope; long long at, latency; u32 type; int code; union { u32 number; u64 wide; double real; } value; } FieldValue;
-enum { TIMEOUT = 10, XID_EVENT = 8, RECOVERY_ACTION = 230, UNCORRECTED = 1 };
+typedef struct { u32 version; int degrees; } Margin;
+enum { TIMEOUT = 10, XID_EVENT = 8, SHUTDOWN_LIMIT = 193, SLOWDOWN_LIMIT = 194, RECOVERY_ACTION = 230, UNCORRECTED = 1 };
 
 static int part_of(const char *line, const char *key, int wanted, long long *out) { /* the nth of key=a:b:c */
     char text[64];
@@ -592,25 +607,55 @@ EXPORT nvmlDeviceGetCurrentClocksThrottleReasons(Handle h, u64 *out) { return nv
 DEVICE_CALL(nvmlDeviceGetFieldValues, (Handle h, int count, FieldValue *out),
     for (int i = 0; i < count; i++) {
         long long number = 0;
-        out[i].code = out[i].field == RECOVERY_ACTION ? part_of(gpu_line(h), "recovery", 0, &number) : NOT_SUPPORTED;
+        out[i].code = out[i].field == RECOVERY_ACTION  ? part_of(gpu_line(h), "recovery", 0, &number)
+                      : out[i].field == SLOWDOWN_LIMIT ? part_of(gpu_line(h), "margin", 1, &number)
+                      : out[i].field == SHUTDOWN_LIMIT ? part_of(gpu_line(h), "margin", 2, &number)
+                                                       : NOT_SUPPORTED;
         out[i].value.wide = (u64)number;
     })
+DEVICE_CALL(nvmlDeviceGetMarginTemperature, (Handle h, Margin *out), WHOLE_ONLY
+    if (out->version != 0x1000008) return end(BAD_VERSION);
+    long long number = 0;
+    code = part_of(gpu_line(h), "margin", 0, &number);
+    out->degrees = (int)number;)
 DEVICE_CALL(nvmlDeviceGetSupportedEventTypes, (Handle h, u64 *out), WHOLE_ONLY *out = (u64)number_of(gpu_line(h), "events", XID_EVENT);)
 static void check_set(const EventSet *set) { if (set->session != sessions) abort(); }
 SYSTEM_CALL(nvmlEventSetCreate, (EventSet **out),
     *out = calloc(1, sizeof **out);
-    **out = (EventSet){sessions, count_of("xid"), 0};)
+    **out = (EventSet){sessions, count_of("xid"), 0, 0};)
 DEVICE_CALL(nvmlDeviceRegisterEvents, (Handle h, u64 types, EventSet *set), WHOLE_ONLY
     check_set(set);
     if (types & ~(u64)number_of(gpu_line(h), "events", XID_EVENT)) return end(NOT_SUPPORTED);
-    set->gpus |= 1ull << gpu_index(h);)
-SYSTEM_CALL(nvmlEventSetWait_v2, (EventSet *set, EventData *out, u32 timeout_ms),
-    (void)timeout_ms;
-    check_set(set);
-    for (code = TIMEOUT; code && nth("xid", set->seen); set->seen++) {
+    set->gpus |= 1ull << gpu_index(h);
+    set->kinds |= types;)
+static int next_event(EventSet *set, EventData *out) {
+    for (; nth("xid", set->seen); set->seen++) {
         const char *line = nth("xid", set->seen);
-        long long gpu = number_of(line, "gpu", 0);
-        if (!(set->gpus >> gpu & 1)) continue;
-        *out = (EventData){(Handle)gpu + 1, XID_EVENT, (unsigned long)number_of(line, "code", 0), (u32)-1, (u32)-1};
-        code = OK;
-    })
+        long long gpu = number_of(line, "gpu", 0), kind = number_of(line, "type", XID_EVENT);
+        if (!(set->gpus >> gpu & 1) || !(set->kinds & (u64)kind)) continue;
+        *out = (EventData){(Handle)gpu + 1, (unsigned long)kind, (unsigned long)number_of(line, "code", 0), (u32)-1, (u32)-1};
+        set->seen++;
+        return OK;
+    }
+    return TIMEOUT;
+}
+EXPORT nvmlEventSetWait_v2(EventSet *set, EventData *out, u32 timeout_ms) { /* it waits beside all other calls */
+    int code = begin("nvmlEventSetWait_v2");
+    calls--;
+    waits++;
+    if (code) return end(code);
+    waiting++;
+    for (u32 waited = 0;; waited += 2) {
+        check_set(set);
+        code = next_event(set, out);
+        if (code == OK || waited >= timeout_ms) break;
+        pthread_mutex_unlock(&lock);
+        usleep(2000);
+        pthread_mutex_lock(&lock);
+        read_state();
+        if (session() != session_opened) { code = UNINITIALIZED; break; }
+    }
+    waiting--;
+    return end(code);
+}
+EXPORT fakeWaits(void) { return waits; } /* how often this process has waited for events */

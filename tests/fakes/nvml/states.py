@@ -18,7 +18,22 @@ from jupyter_aistack.providers.nvidia.provider import GPUProvider
 from tests.fakes.measuring import device_usage, loads, usage
 provider = GPUProvider()
 """
-
+CLOCKED = (
+    SETUP
+    + """
+from jupyter_aistack.testing import ManualClock
+from tests.fakes.waiting import wait_until
+clock = ManualClock()
+provider = GPUProvider(clock=clock)
+def look(seconds=60.0):
+    # What there is after so much time.
+    clock.advance(seconds)
+    return provider.discover("box")
+def look_until(is_wanted):
+    # The same moment, until what the driver reports has come.
+    return wait_until(lambda: [found for found in [look(0.0)] if is_wanted(found)])[0]
+"""
+)
 
 H200_BYTES = 143165 * MIB
 """What CUDA has of an H200."""

@@ -402,8 +402,10 @@ def make_first_version(url: str) -> None:
             "charges",
             "cells",
             "hosts",
+            "device_faults",
         ):
             connection.exec_driver_sql(f"DROP TABLE aistack_{table}")
+        connection.exec_driver_sql("ALTER TABLE aistack_events DROP COLUMN device_id")
         connection.exec_driver_sql("DROP INDEX ix_aistack_leases_due_at")
         for column in ("due_at", "active_at", "notice", "residence"):
             connection.exec_driver_sql(

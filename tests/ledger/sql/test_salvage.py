@@ -9,7 +9,9 @@ from fractions import Fraction
 import pytest
 import sqlalchemy as sa
 
+from jupyter_aistack.core.model.condition import ConditionKind, new_condition
 from jupyter_aistack.core.model.device import EVERY_DEVICE
+from jupyter_aistack.core.model.device_health import DeviceFault, HealthCode
 from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LeaseNotFound
@@ -125,4 +127,24 @@ def test_events_that_cannot_be_read_are_left_out(url: str, wish: Wish) -> None:
     ledger.submit(wish("r-2"))
     assert [event.request_id for event in ledger.events()] == ["r-2"]
     assert "the event 1 in" in ledger.problems()[0]
+    ledger.close()
+
+
+def test_a_fault_of_a_device_that_cannot_be_read_keeps_it_out_of_placement(
+    url: str,
+) -> None:
+    ledger = SQLLedger(url)
+    fault = DeviceFault(
+        host="box",
+        device_id="GPU-0",
+        code=HealthCode.ROW_REMAP_PENDING,
+        message="is sick",
+        since=1.0,
+    )
+    told = new_condition(ConditionKind.DEVICE_FAULT, "it is sick", 1.0)
+    ledger.record_device_faults("box", "GPU-0", [fault], 1.0, told)
+    spoil(url, "aistack_device_faults", "code", "Rubbish")
+    (known,) = ledger.device_faults("box")
+    assert (known.device_id, known.code) == ("GPU-0", HealthCode.XID_ERROR)
+    assert "the device stays out of placement" in ledger.problems()[0]
     ledger.close()

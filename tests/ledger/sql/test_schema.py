@@ -12,6 +12,7 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
+from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
@@ -32,6 +33,7 @@ TABLES: list[tuple[Any, Any]] = [
     (UsageRecord, schema.charges),
     (CellInterval, schema.cells),
     (Event, schema.events),
+    (DeviceFault, schema.device_faults),
 ]
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,33 @@ def test_what_a_file_system_lacks_is_named(
     assert write_ledger(url_of(path)) == {"requests": ["r-1"]}, (
         "it works once that ends"
     )
+
+
+OPENED = """
+import sys
+from jupyter_aistack.ledger.sql import database
+from jupyter_aistack.ledger.sql.url import parse_url
+try:
+    database.create(parse_url(sys.argv[1]), makes_folder=False)
+except OSError as error:
+    print(error.errno, "sqlite3.connect" in seen)
+"""
+WATCHED = "import sys; seen = set(); sys.addaudithook(lambda event, _: seen.add(event))"
+
+
+@pytest.mark.service
+def test_that_there_are_no_locks_is_found_before_sqlite_waits_for_one(
+    tmp_path: Path,
+) -> None:
+    lacking = environment_without(tmp_path, lock=errno.ENOLCK)
+    opened = subprocess.run(
+        [sys.executable, "-c", WATCHED + OPENED, url_of(tmp_path / "ledger.sqlite")],
+        env={**os.environ, **lacking},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert opened.stdout.split() == [str(errno.ENOLCK), "False"]
 
 
 @pytest.mark.service

@@ -817,7 +817,7 @@ def test_loading_imports_nothing_heavy():
     assert not heavy & set(done.stdout.split())
 
 
-@pytest.mark.notebook
+@pytest.mark.service
 def test_a_mistake_fails_a_notebook_with_one_line(
     broker: client.Client, tmp_path: Path
 ):

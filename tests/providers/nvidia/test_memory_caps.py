@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jupyter_aistack.core.model.context_memory import CONTEXT_BYTES
 from jupyter_aistack.core.model.device import Enforcement, Slice, SliceKind
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.units import GIB, MIB
 from jupyter_aistack.providers.nvidia.memory_caps import (
-    HEADROOM_BYTES,
     caps,
     for_suspension,
     seen_bytes,
@@ -37,13 +37,19 @@ def test_caps_never_exceed_the_slice(total: int, share: int) -> None:
 def test_caps_leave_room_for_the_context() -> None:
     result = caps(20 * GIB, 80 * GIB)
     assert result == {
-        "AISTACK_MEMORY_FRACTION": "0.245117",
-        "AISTACK_RMM_MAXIMUM_POOL_SIZE": str(20 * GIB - HEADROOM_BYTES),
-        "CUPY_GPU_MEMORY_LIMIT": str(20 * GIB - HEADROOM_BYTES),
+        "AISTACK_MEMORY_FRACTION": "0.243750",
+        "AISTACK_RMM_MAXIMUM_POOL_SIZE": str(20 * GIB - CONTEXT_BYTES),
+        "CUPY_GPU_MEMORY_LIMIT": str(20 * GIB - CONTEXT_BYTES),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        "AISTACK_TENSORFLOW_MEMORY_LIMIT": str(20 * 1024 - 400),
-        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.232861",
+        "AISTACK_TENSORFLOW_MEMORY_LIMIT": str(20 * 1024 - 512),
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.231562",
     }
+
+
+def test_a_context_that_was_measured_is_left_free_as_it_is() -> None:
+    assert int(caps(20 * GIB, 80 * GIB, 700 * MIB)["CUPY_GPU_MEMORY_LIMIT"]) == (
+        20 * GIB - 700 * MIB
+    )
 
 
 def test_a_tiny_slice_keeps_most_of_itself() -> None:
@@ -52,7 +58,7 @@ def test_a_tiny_slice_keeps_most_of_itself() -> None:
 
 def test_a_process_that_sees_its_slice_alone_may_take_nearly_all_of_it() -> None:
     assert float(caps(16 * GIB, 16 * GIB)["AISTACK_MEMORY_FRACTION"]) == pytest.approx(
-        0.9756, abs=1e-4
+        0.96875, abs=1e-4
     )
 
 

@@ -371,8 +371,8 @@ def test_a_whole_gpu_needs_no_caps(lease) -> None:
 def test_a_share_is_capped_by_what_the_process_will_see(lease) -> None:
     device = gpu()
     prepared = GPUProvider().prepare(lease(share("1/2", device)), {device.id: device})
-    assert prepared.environment["AISTACK_MEMORY_FRACTION"] == "0.495117"
-    assert prepared.environment["CUPY_GPU_MEMORY_LIMIT"] == str(40 * GIB - 400 * MIB)
+    assert prepared.environment["AISTACK_MEMORY_FRACTION"] == "0.493750"
+    assert prepared.environment["CUPY_GPU_MEMORY_LIMIT"] == str(40 * GIB - 512 * MIB)
     assert prepared.enforced_by is Enforcement.L0
     assert prepared.memory_limit_bytes == 40 * GIB
 
@@ -382,7 +382,7 @@ def test_shares_of_unlike_gpus_take_the_tighter_cap(lease) -> None:
     slices = (share("1/2", large), share("1/3", small))
     prepared = GPUProvider().prepare(lease(*slices), {"GPU-0": large, "GPU-1": small})
     assert prepared.environment["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
-    assert prepared.environment["CUPY_GPU_MEMORY_LIMIT"] == str(8 * GIB - 400 * MIB)
+    assert prepared.environment["CUPY_GPU_MEMORY_LIMIT"] == str(8 * GIB - 512 * MIB)
     assert prepared.memory_limit_bytes == 48 * GIB
 
 
@@ -414,7 +414,7 @@ def test_a_compute_instance_shares_memory_and_does_not_claim_isolation(lease) ->
     for piece in (now, before):
         prepared = GPUProvider().prepare(lease(piece), {device.id: device})
         assert prepared.enforced_by is Enforcement.L0
-        assert prepared.environment["AISTACK_MEMORY_FRACTION"] == "0.480468"
+        assert prepared.environment["AISTACK_MEMORY_FRACTION"] == "0.475000"
 
 
 def test_two_mig_instances_are_more_than_a_process_can_use(lease) -> None:

@@ -6,7 +6,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jupyter_aistack.broker.api.figures import HostFigures
 from jupyter_aistack.core.model.device import Device, DeviceKind, Inventory
-from jupyter_aistack.core.model.device_health import DeviceHealth
+from jupyter_aistack.core.model.device_health import (
+    DeviceHealth,
+    HealthCode,
+    HealthFigures,
+    health_condition,
+)
 from jupyter_aistack.server.rest.health_metrics import HEALTH_FIGURES
 from jupyter_aistack.server.rest.metrics import exposition
 
@@ -37,7 +42,7 @@ def told(device: Device) -> dict[str, float]:
 
 
 def test_a_sick_gpu_shows_what_is_wrong_with_it() -> None:
-    health = DeviceHealth(
+    figures = HealthFigures(
         xid=95,
         ecc_corrected=7,
         ecc_uncorrected=1,
@@ -47,7 +52,13 @@ def test_a_sick_gpu_shows_what_is_wrong_with_it() -> None:
         is_remap_failed=False,
         clock_reasons=0x40,
         temperature_celsius=88,
+        slowdown_celsius=92,
+        shutdown_celsius=95,
+        power_limit_watts=700.0,
+        enforced_limit_watts=350.5,
+        default_limit_watts=700.0,
     )
+    health = DeviceHealth(figures=figures)
     assert told(gpu(health, problem="reported Xid 95")) == {
         "aistack_device_healthy": 0,
         "aistack_device_xid_errors": 95,
@@ -59,8 +70,40 @@ def test_a_sick_gpu_shows_what_is_wrong_with_it() -> None:
         "aistack_device_row_remap_failure": 0,
         "aistack_device_clocks_event_reasons": 0x40,
         "aistack_device_gpu_temp": 88,
+        "aistack_device_slowdown_temp": 92,
+        "aistack_device_shutdown_temp": 95,
+        "aistack_device_power_mgmt_limit": 700,
+        "aistack_device_enforced_power_limit": 350.5,
+        "aistack_device_power_mgmt_limit_def": 700,
     }
 
 
 def test_what_a_driver_does_not_tell_is_left_out() -> None:
     assert told(gpu(DeviceHealth())) == {"aistack_device_healthy": 1}
+
+
+def test_each_condition_is_told_by_its_code_and_severity() -> None:
+    conditions = (
+        health_condition(HealthCode.XID_ERROR, "reported Xid 95"),
+        health_condition(HealthCode.POWER_BRAKE, "runs slowly"),
+    )
+    device = gpu(DeviceHealth(conditions=conditions))
+    figures = HostFigures(at=0.0, inventory=Inventory(host="box", devices=(device,)))
+    samples = [
+        sample
+        for family in text_string_to_metric_families(exposition(figures, {}).decode())
+        for sample in family.samples
+        if sample.name == "aistack_device_health_condition"
+    ]
+    told_of = {
+        (
+            each.labels["device"],
+            each.labels["code"],
+            each.labels["severity"],
+        ): each.value
+        for each in samples
+    }
+    assert told_of == {
+        ("GPU-0", "XidError", "error"): 1,
+        ("GPU-0", "PowerBrake", "warning"): 1,
+    }

@@ -10,6 +10,7 @@ from pathlib import Path
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.model.device_state import SuspendMethod
 from jupyter_aistack.core.model.policy import SuspendPolicy
+from jupyter_aistack.core.model.units import MIB
 from jupyter_aistack.core.suspend.capability import NO_GPU, SWITCHED_OFF
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.base import Provider
@@ -35,6 +36,27 @@ def broker(*providers: Provider, is_on: bool = True) -> Broker:
         host="box",
         suspend=SuspendPolicy() if is_on else None,
     )
+
+
+def test_a_context_is_measured_for_each_gpu_and_sizes_follow_it(
+    helper: Make, states: Path, tmp_path: Path
+) -> None:
+    sizes = {"GPU-a": 700 * MIB, "GPU-b": None}
+    host = broker(FakeGPU(states))
+    before = {gpu.id: gpu.context_bytes for gpu in host.inventory().devices}
+    assert set(before.values()) == {None}
+    result = find_out(
+        host,
+        helper(),
+        Results(tmp_path / "tested.json"),
+        lambda: "580.126.09",
+        lambda uuid, client, measure: "",
+        lambda uuid, measure: sizes[uuid],
+    )
+    assert result.context_bytes == 700 * MIB
+    host.devices.forget()
+    after = {gpu.id: gpu.context_bytes for gpu in host.inventory().devices}
+    assert after == sizes
 
 
 def test_a_host_is_as_ready_as_its_driver_and_its_gpus(

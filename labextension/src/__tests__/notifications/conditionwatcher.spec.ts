@@ -89,6 +89,28 @@ it('tells the holders of a device that fails, once', () => {
   expect(news).toEqual(['l-tour client 7 has faulted']);
 });
 
+it('leaves a device that is sick to the condition of its lease', () => {
+  const snapshot: ISnapshot = sampleSnapshot();
+  const [device] = snapshot.host.devices;
+  device.problem = 'reported Xid 95';
+  device.conditions = [
+    {
+      code: 'XidError',
+      severity: 'error',
+      message: 'reported Xid 95',
+      since: 0
+    }
+  ];
+  FakeSocket.latest.show(snapshot);
+  expect(news).toEqual([]);
+  snapshot.leases[0].conditions = [
+    conditionSample('DeviceFault', 'error', 'H100 reported Xid 95')
+  ];
+  FakeSocket.latest.show(snapshot);
+  FakeSocket.latest.show(snapshot);
+  expect(news).toEqual(['l-tour DeviceFault: H100 reported Xid 95']);
+});
+
 it('leaves out what other servers hold', () => {
   kernels = [];
   push(conditionSample('NotEnforced', 'error', 'a'));
