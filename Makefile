@@ -121,7 +121,7 @@ test-js: $(VENV)/.test ## TypeScript unit tests
 .PHONY: test-browser
 test-browser: $(VENV)/.test system-packages ## JupyterLab in Chromium
 	@mkdir -p $(REPORTS)
-	$(BIN)/python -m pytest $(PARALLEL) $(BY_FILE) -m browser --junitxml=$(REPORTS)/browser.xml
+	$(BIN)/python -m pytest $(PARALLEL) $(BY_FILE) -m browser tests/browser --junitxml=$(REPORTS)/browser.xml
 
 .PHONY: stress
 stress: $(VENV)/.test ## eight processes, ten thousand operations, random stops, kills and clocks, on both ledgers

@@ -211,7 +211,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "notebook.session.lease_sync",
     },
     "notebook/magics/test_gpu_accounting.py": {
-        "client.text",
         "notebook.panels.accounting",
         "notebook.session.cell_timing",
     },

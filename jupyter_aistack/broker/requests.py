@@ -68,7 +68,13 @@ class Requests:
     # -- asking ------------------------------------------------------------------------
 
     def acquire(
-        self, spec: str | Spec, holder: Holder, *, queue: str, groups: frozenset[str]
+        self,
+        spec: str | Spec,
+        holder: Holder,
+        *,
+        queue: str,
+        up_to: str = "",
+        groups: frozenset[str],
     ) -> None:
         """Submit a request unless the holder holds or waits for something already, so
         that a launch that is tried again asks for nothing twice.
@@ -82,7 +88,7 @@ class Requests:
         )
         items: list[Lease | Request] = [*leases, *state.requests]
         if not any(is_held_by(item, holder) for item in items):
-            self.submit(spec, holder, queue=queue, groups=groups)
+            self.submit(spec, holder, queue=queue, up_to=up_to, groups=groups)
 
     def submit(
         self,

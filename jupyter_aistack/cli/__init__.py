@@ -182,6 +182,12 @@ def _add_request_options(request: argparse.ArgumentParser) -> None:
         help="may be ended, after a notice, for others",
     )
     request.add_argument(
+        "--up-to",
+        default="",
+        metavar="SHARE",
+        help="share of each device that it may use while nobody else needs it, e.g. 1/1",
+    )
+    request.add_argument(
         "--timeout",
         metavar="TIME",
         help="how long to wait at most, e.g. 5min (for ever)",

@@ -13,6 +13,8 @@ from jupyter_aistack.client.text import (
     health_text,
     lease_remarks,
     percent_text,
+    share_text,
+    usable_bytes,
     warnings_text,
 )
 from jupyter_aistack.core.model.units import format_bytes, format_duration, format_share
@@ -37,6 +39,7 @@ def doctor(options: argparse.Namespace) -> int:
         "devices": [
             {**device, "enforcement": enforcement(device)} for device in devices
         ],
+        "ceilings": [lease for lease in client.leases() if lease["up_to"]],
     }
     show(options, report, _doctor_lines(report))
     return 1 if report["problems"] else 0
@@ -46,6 +49,7 @@ def _doctor_lines(report: JSON) -> Iterable[str]:
     yield f"jupyter_aistack {report['version']} on {report['host']}, by {report['transport']}"
     for device in report["devices"]:
         yield from _device_lines(device)
+        yield from _ceiling_lines(device, report["ceilings"])
     suspend = report["suspend"]
     why = f": {suspend['why']}" if suspend["why"] else ""
     yield f"suspending idle kernels: {suspend['tier']}{why}"
@@ -66,6 +70,17 @@ def _device_lines(device: JSON) -> Iterator[str]:
         yield f"  health: {health_text(condition, now)}"
     if device["advice"]:
         yield f"  advice: {device['advice']}"
+
+
+def _ceiling_lines(device: JSON, leases: Iterable[JSON]) -> Iterator[str]:
+    """The leases of a device that may use more than they were granted."""
+    for lease in leases:
+        for slice_ in lease["slices"]:
+            if slice_["device_id"] == device["id"]:
+                pending = lease_remarks(lease, ["LimitPending"])
+                why = f" ({pending})" if pending else ""
+                share = share_text(lease, slice_)
+                yield f"  lease {lease['id']} of {_who(lease)}: {share}{why}"
 
 
 def _not_reached(why_not: Mapping[str, str]) -> Iterable[tuple[str, str]]:
@@ -136,8 +151,8 @@ def _lease_rows(lease: JSON, device_id: str, now: float) -> Iterable[Sequence[st
     for slice_ in lease["slices"]:
         if slice_["device_id"] != device_id:
             continue
-        size = slice_["profile"] or format_share(slice_["fraction"])
-        memory = format_bytes(slice_["memory_bytes"])
+        size = slice_["profile"] or share_text(lease, slice_)
+        memory = format_bytes(usable_bytes({**lease, "slices": [slice_]}))
         yield (
             lease["id"],
             f"{size}, {memory}",

@@ -50,6 +50,7 @@ def request(options: argparse.Namespace) -> int:
             queue=options.queue,
             duration=options.duration,
             preemptible=options.preemptible,
+            up_to=options.up_to,
             label=" ".join(options.command)[:SHOWN_LABEL],
             on_wait=on_wait,
             on_check=on_check,

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from jupyter_aistack.core.model.ceiling import parse_ceiling
 from jupyter_aistack.core.model.device import DeviceKind
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.exceptions import (
@@ -111,6 +112,7 @@ class Client:
         queue: str = "",
         duration: str | float | None = None,
         preemptible: bool = False,
+        up_to: str = "",
         label: str = "",
         holder: Mapping[str, str] | None = None,
         attach: bool = True,
@@ -130,6 +132,8 @@ class Client:
             duration: how long it is wanted, ``"2h"`` or seconds; None for as long as
                 this process lives.
             preemptible: it may be ended for others.
+            up_to: the share of each device that it may use while nobody else needs
+                it, such as ``"1/1"``; empty for what is granted.
             label: what to call the holder, for people.
             holder: ``{"kind": "worker" | "run", "id": ...}`` when it is for a part of
                 this process's work.
@@ -140,7 +144,8 @@ class Client:
             on_check: called while it takes long to verify that it took.
 
         Raises:
-            InvalidRequest: spec, queue, timeout or duration cannot be understood.
+            InvalidRequest: spec, ceiling, queue, timeout or duration cannot be
+                understood.
             Refused: this host could never hold it, or policy says no.
             AcquireTimeout: not within `timeout`; nothing is left behind.
             LeaseError: this process has a lease attached already, or another of its
@@ -148,6 +153,7 @@ class Client:
             DeviceInUse: this process has already started CUDA; nothing was changed.
         """
         parsed = parse_spec(spec)
+        parse_ceiling(up_to, parsed)
         patience = None if timeout is None else patience_seconds(timeout)
         lasting = None if duration is None else lease_seconds(duration)
         payload = {
@@ -156,6 +162,7 @@ class Client:
             "lease_seconds": lasting,
             "patience_seconds": patience if wait else None,
             "preemptible": preemptible,
+            "up_to": up_to,
             "holder": _holder(holder, label),
         }
         if attach:

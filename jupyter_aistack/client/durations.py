@@ -4,6 +4,7 @@ checked where they were typed.
 
 from __future__ import annotations
 
+import numbers
 from typing import TypeGuard
 
 from jupyter_aistack.core.model.units import MAX_SECONDS, parse_duration
@@ -46,5 +47,6 @@ def _seconds(value: object, field: str) -> float:
     raise InvalidRequest(message, field=field)
 
 
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_number(value: object) -> TypeGuard[float]:
+    """NumPy's numbers too."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -7,7 +7,11 @@ from typing import Any
 
 from jupyter_aistack.core.model.condition import ConditionKind, Severity
 from jupyter_aistack.core.model.printable import printable
-from jupyter_aistack.core.model.units import format_bytes, format_duration
+from jupyter_aistack.core.model.units import (
+    format_bytes,
+    format_duration,
+    format_share,
+)
 
 KINDS = frozenset(ConditionKind)
 UNKNOWN = "n/a"
@@ -58,6 +62,39 @@ def lease_remarks(lease: Mapping[str, Any], kinds: Iterable[str] = KINDS) -> str
     """
     wanted = [each for each in lease["conditions"] if each["kind"] in set(kinds)]
     return "; ".join(condition_text(condition) for condition in wanted)
+
+
+def share_text(lease: Mapping[str, Any], slice_: Mapping[str, Any]) -> str:
+    """The share of a slice as on the wire: ``1/4``, or ``1/4, up to 1/1, now 3/4``."""
+    granted = format_share(slice_["fraction"])
+    for limit in lease["limits"]:
+        if limit["device_id"] == slice_["device_id"]:
+            ceiling = whole_text(lease["up_to"])
+            now = whole_text(limit["fraction"])
+            return f"{granted}, up to {ceiling}, now {now}"
+    return granted
+
+
+def whole_text(share: str) -> str:
+    """A share for people: ``1/1`` for all of a device."""
+    return "1/1" if share == "1" else format_share(share)
+
+
+def usable_bytes(lease: Mapping[str, Any]) -> int:
+    """Memory that a lease as on the wire may use now, over all its slices."""
+    limits = {each["device_id"]: each["memory_bytes"] for each in lease["limits"]}
+    return sum(
+        limits.get(slice_["device_id"], slice_["memory_bytes"])
+        for slice_ in lease["slices"]
+    )
+
+
+def usable_cores(lease: Mapping[str, Any], slice_: Mapping[str, Any]) -> list[int]:
+    """Cores that a slice as on the wire may run on now."""
+    for limit in lease["limits"]:
+        if limit["device_id"] == slice_["device_id"]:
+            return list(limit["cores"])
+    return list(slice_["cores"])
 
 
 def aligned(rows: Iterable[Sequence[object]], indent: str = "") -> list[str]:

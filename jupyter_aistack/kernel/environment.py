@@ -34,6 +34,7 @@ OURS = (
     "AISTACK_KERNEL",
     "AISTACK_SOCKET",
     "AISTACK_SLICE",
+    "AISTACK_UP_TO",
 )
 """Variables of ours: a kernel launched by another kernel must not inherit them, and what
 a kernelspec says to kernels that no provisioner launches is not for this kernel."""

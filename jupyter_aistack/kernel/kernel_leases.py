@@ -62,7 +62,9 @@ class KernelLeases:
 
     # -- getting -----------------------------------------------------------------------
 
-    def acquire(self, spec: str, *, queue: str, label: str) -> KernelAllocation:
+    def acquire(
+        self, spec: str, *, queue: str, up_to: str, label: str
+    ) -> KernelAllocation:
         """What the kernel holds already, or what `spec` gets it; calling it again
         changes nothing.
 
@@ -75,7 +77,9 @@ class KernelLeases:
             if spec:
                 holder = self._holder(label)
                 groups = groups_of(holder.user)
-                self._broker().acquire(spec, holder, queue=queue, groups=groups)
+                self._broker().acquire(
+                    spec, holder, queue=queue, up_to=up_to, groups=groups
+                )
             return self.prepare()
 
     def prepare(self) -> KernelAllocation:

@@ -12,7 +12,6 @@ from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
 
-from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.exceptions import InvalidRequest, Refused
 from jupyter_aistack.system.runtimes import blindly_hidden_environment
 
@@ -246,8 +245,7 @@ class SliceProvisioner(SliceSettings):
         try:
             if self._complaint:
                 raise InvalidRequest(self._complaint)
-            if self.slice:
-                parse_spec(self.slice)
+            self.check_slice()
             return await asyncio.wait_for(
                 self._acquire(self._server.label(session_name)),
                 LEDGER_SECONDS + self.wait_seconds,
@@ -276,7 +274,7 @@ class SliceProvisioner(SliceSettings):
         if self._leases is None:
             self._leases = self._new_leases()
         allocation = await self._server.run(
-            self._leases.acquire, self.slice, queue=self.queue, label=label
+            self._leases.acquire, self.slice, label=label, **self.terms
         )
         if not self.slice:
             return allocation

@@ -8,10 +8,14 @@ from typing import Any
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Float, List, TraitError, Unicode
 
+from jupyter_aistack.core.model.ceiling import parse_ceiling
+from jupyter_aistack.core.model.spec import parse_spec
+
 from .environment import SECRETS
 
 _SETTINGS = {
     "slice": 'text such as "1/4", "20GiB" or "cpu:2"',
+    "up_to": 'text such as "1/1"',
     "queue": "the name of a queue",
     "wait_seconds": "a number of seconds, 0 or more",
     "grace_seconds": "a number of seconds, 0 or more",
@@ -30,6 +34,12 @@ class SliceSettings(LocalProvisioner):
         "",
         help="""What a kernel leases at launch: ``1/4``, ``20GiB``, ``2``, ``1g.18gb``, ``cpu:2``, ``gpu:1/4``. Empty,
         the default, is nothing until the notebook asks.""",
+    ).tag(config=True)
+
+    up_to = Unicode(
+        "",
+        help="""The share of each device that ``slice`` may use while nobody else needs it, such as ``1/1``. Empty, the
+        default, is what was granted.""",
     ).tag(config=True)
 
     queue = Unicode(
@@ -56,6 +66,16 @@ class SliceSettings(LocalProvisioner):
         notebooks that call the hub or a Dask Gateway with it. AISTACK_LEDGER is dropped too when it holds a password
         and the kernel has a server to ask.""",
     ).tag(config=True)
+
+    @property
+    def terms(self) -> dict[str, str]:
+        """On which terms the slice is asked for."""
+        return {"queue": self.queue, "up_to": self.up_to}
+
+    def check_slice(self) -> None:
+        """Raise `InvalidRequest` where what is asked for makes no sense."""
+        if self.slice:
+            parse_ceiling(self.up_to, parse_spec(self.slice))
 
     def configure(self, settings: Mapping[str, Any]) -> str:
         """Take the kernelspec's settings; returns what is wrong with them. traitlets

@@ -1,8 +1,9 @@
 """One turn of the broker with a long queue: read, plan, and what little there is to
 apply.
 
-10,000 requests of 50 users wait in three queues, in ten different sizes; 1,000 leases
-of 1/8 fill the 125 GPUs of the host, so nothing can be granted until one of them ends.
+10,000 requests of 50 users wait in three queues, in ten different sizes, each user's for
+a server process that lives; 1,000 leases of 1/8 fill the 125 GPUs of the host, so nothing
+can be granted until one of them ends.
 ``ms_grant_one`` is the turn after one has: it plans and writes one grant.
 ``ms_100_hosts`` is the plan alone, for 100 hosts of 8 GPUs, all taken, and the same
 queue.
@@ -32,6 +33,7 @@ from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
 from jupyter_aistack.providers.simulated import SimulatedProvider
+from jupyter_aistack.system.processes import boot_id, pid_namespace
 from jupyter_aistack.testing import ManualClock
 from tests.benchmarks.harness import Report, main
 
@@ -43,6 +45,7 @@ QUEUES = (
     Queue(name="batch", is_batch=True, limit=Fraction(100)),
 )
 POLICY = Policy(queues=QUEUES)
+FIRST_PID = 100_000
 START = 1_000_000.0
 TTL_SECONDS = 1e6
 """Nothing ends by itself while it is measured."""
@@ -50,12 +53,19 @@ EMPTY_PLANS = 200
 
 
 def holder(number: int) -> Holder:
-    """One of the users' kernels."""
+    """One of the users' kernels, asked for by that user's server: its process is another
+    value for each, as it is when it was read from a ledger.
+    """
+    user = number % USERS
     return Holder(
         kind=HolderKind.KERNEL,
         id=f"k-{number}",
-        user=f"user-{number % USERS}",
+        user=f"user-{user}",
         host=HOST,
+        pid=FIRST_PID + user,
+        pid_started_at=START / 2 + user,
+        boot_id=boot_id(),
+        pid_namespace=pid_namespace(),
         label="a.ipynb",
     )
 

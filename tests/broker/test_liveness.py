@@ -5,6 +5,9 @@ lease.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +28,7 @@ from jupyter_aistack.system.processes import boot_id, identity_of, pid_namespace
 from jupyter_aistack.system.users import current_user
 from jupyter_aistack.testing import ManualClock, holder
 
+NOBODY = 65534
 LAB = HostIdentity(id="boot-1", name="lab-7f3a", machine="0b5e")
 
 
@@ -202,3 +206,66 @@ def test_requests_of_another_namespace_are_answered_by_its_own_broker(
     assert broker.leases() == (), "its place is kept for it"
     broker.cancel("r-there")
     assert [each.holder.id for each in broker.leases()] == ["b"]
+
+
+HOLDING = """
+import sys
+from jupyter_aistack.core.model.process import ProcessIdentity
+from jupyter_aistack.ledger.sql.ledger import SQLLedger
+url, pid, boot, namespace = sys.argv[1:]
+ledger = SQLLedger(url)
+ledger.hold_presence(ProcessIdentity(pid=int(pid), started=1.0, boot_id=boot,
+    pid_namespace=int(namespace)))
+print("held", flush=True)
+sys.stdin.read()
+"""
+LOOKING = """
+import os, sys
+from jupyter_aistack.broker.liveness import HolderLiveness
+from jupyter_aistack.core.model.request import Holder, HolderKind
+from jupyter_aistack.ledger.sql.ledger import SQLLedger
+from jupyter_aistack.system import processes
+url, pid, boot, namespace = sys.argv[1:]
+real = processes._read
+processes._read = lambda path: None if f"/{pid}/" in path else real(path)
+holder = Holder(kind=HolderKind.PROCESS, id="p", user="root", host="box", pid=int(pid),
+    pid_started_at=1.0, boot_id=boot, pid_namespace=int(namespace))
+HolderLiveness(SQLLedger(url))(holder)  # imports what others may not read
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+print(HolderLiveness(SQLLedger(url))(holder).name)
+"""
+
+
+@pytest.mark.service
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to look as another user")
+def test_a_hidden_process_with_the_number_of_a_dead_holder_keeps_no_lease() -> None:
+    """Its start cannot be compared: what the holder showed in the ledger tells."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, 0, NOBODY)
+        os.chmod(name, 0o2770)
+        numbers = map(str, (os.getpid(), boot_id(), pid_namespace()))
+        words = [f"sqlite:///{name}/ledger.sqlite", *numbers]
+        keeper = subprocess.Popen(
+            [sys.executable, "-c", HOLDING, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == b"held\n"
+        assert seen_by_another(words) == "ALIVE"
+        keeper.kill()
+        keeper.communicate()
+        assert seen_by_another(words) == "GONE"
+
+
+def seen_by_another(words: list[str]) -> str:
+    """Whether a process lives, for a user from whom it is hidden."""
+    seen = subprocess.run(
+        [sys.executable, "-c", LOOKING, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return seen.stdout.strip()

@@ -45,6 +45,41 @@ def test_status_shows_devices_and_who_holds_what(
     assert [lease["spec"] for lease in report["leases"]] == ["1/4"]  # type: ignore[index, attr-defined]
 
 
+def test_status_and_doctor_say_up_to_what_a_slice_may_be_used(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with clients.request("1/4", up_to="3/4", attach=False, label="paper.ipynb") as held:
+        assert main(["status"]) == 0
+        text = capsys.readouterr().out
+        assert main(["doctor"]) == 0
+        doctor = capsys.readouterr().out
+        with clients.request("1/2", attach=False):
+            assert main(["status"]) == 0
+            less = capsys.readouterr().out
+    assert "1/4, up to 3/4, now 3/4, 60.0 GiB" in text
+    assert f"  lease {held.id} of paper.ipynb" in doctor
+    assert ": 1/4, up to 3/4, now 3/4" in doctor
+    assert "1/4, up to 3/4, now 1/2, 40.0 GiB" in less
+
+
+@pytest.mark.parametrize(
+    ("spec", "ceiling", "sentence"),
+    [
+        ("1/4", "1/8", "up_to: 1/8 of a device is less than 1/4 guarantees"),
+        ("1/4", "5/4", "up_to: 5/4 is not within one device"),
+        ("1", "1/1", "up_to: 1 is whole devices, and only parts"),
+        ("1g.10gb", "1/1", "up_to: 1g.10gb is a MIG profile, and only parts"),
+        ("80GiB", "1/2", "up_to: 1/2 of a device is less than 80GiB guarantees"),
+    ],
+)
+def test_a_bad_ceiling_is_one_sentence_and_starts_nothing(
+    spec: str, ceiling: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["request", spec, "--up-to", ceiling, "--", "true"]
+    assert main(command) == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_doctor_says_what_would_enforce_a_slice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -92,6 +127,7 @@ def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
         "transport": "here",
         "problems": [],
         "suspend": {"tier": "off", "why": ""},
+        "ceilings": [],
     }
     shown = [
         *_doctor_lines(
@@ -138,6 +174,7 @@ def test_doctor_says_one_reason_once_for_all_levels_it_keeps_from() -> None:
         "transport": "here",
         "problems": [],
         "suspend": {"tier": "off", "why": ""},
+        "ceilings": [],
     }
     shown = [*_doctor_lines({**report, "devices": [device]})]
     assert shown[2:4] == [

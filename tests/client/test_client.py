@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import signal
 import subprocess
@@ -10,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 from jupyter_aistack.client import client as clients
 from jupyter_aistack.client.client import Client, LeaseHandle, request
+from jupyter_aistack.client.durations import lease_seconds, patience_seconds
 from jupyter_aistack.client.embedded import EmbeddedTransport
 from jupyter_aistack.client.lease_guard import own_lease
 from jupyter_aistack.client.runtime import attach as attaching
@@ -162,6 +165,13 @@ def test_a_lease_that_has_ended_does_not_stand_in_the_way(
         in caplog.text
     )
     assert "AISTACK_LEASE" not in os.environ
+
+
+@pytest.mark.parametrize("seconds", [5, numpy.int64(5), numpy.float32(5)])
+def test_seconds_may_be_a_number_of_any_type(seconds: Any) -> None:
+    read = [lease_seconds(seconds), patience_seconds(seconds)]
+    assert json.dumps(read) == "[5.0, 5.0]"
+    assert patience_seconds(0 * seconds) == 0.0
 
 
 def test_an_extension_is_at_least_a_second(gpu_client: Client) -> None:

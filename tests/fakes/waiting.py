@@ -13,7 +13,7 @@ T = TypeVar("T")
 FAILED = "it did not happen in time"
 
 
-async def until(condition: Callable[[], T], seconds: float = 10.0) -> T:
+async def until(condition: Callable[[], T], seconds: float = 60.0) -> T:
     """The first true value of `condition`, while the event loop runs on."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -24,7 +24,7 @@ async def until(condition: Callable[[], T], seconds: float = 10.0) -> T:
 
 def wait_until(
     condition: Callable[[], T],
-    seconds: float = 30.0,
+    seconds: float = 120.0,
     otherwise: Callable[[], str] = lambda: FAILED,
 ) -> T:
     """The first true value of `condition`; fails with the text of `otherwise`."""

@@ -63,7 +63,7 @@ async def has_ended(broker: Broker, lease_id: str) -> None:
         broker.maintain()
         return not broker.lease(lease_id).is_live
 
-    await until(ended, seconds=20.0)
+    await until(ended)
 
 
 @needs_two_cores

@@ -306,3 +306,57 @@ def test_a_killed_daemon_is_told_and_a_kernel_that_is_started_again_has_its_name
     )
     assert (again["id"], *said_of(again)) == (lease["id"], "L2", True, "")
     assert again["holder"]["pid"] != pid
+
+
+def test_a_kernel_with_a_ceiling_yields_to_those_who_come(
+    level: str, host: Host
+) -> None:
+    argv = ["python", "-S", "-c", ON_CUDA, "{connection_file}", "none", str(host.heard)]
+    settings = {"slice": "1/4", "up_to": "1/1"}
+    write_kernelspec(host.server.folder / "data", "elastic", settings, argv)
+    kernel_id = host.ask("POST", "api/kernels", {"name": "elastic"})["id"]
+    lease = wait_until(lambda: host.checked(kernel_id))
+    assert said_of(lease) == (level, True, "")
+    assert (lease["up_to"], lease["limits"][0]["fraction"]) == ("1", "1")
+
+    host.start()  # a quarter, which does not wait for what the first may use
+    lease = wait_until(lambda: limited(host, kernel_id, "3/4"))
+    share = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
+    started = environment_of(lease["holder"]["pid"])
+    assert started[share] == "100"
+    if level == "L2":
+        # The namespace holds it to less than it was started with.
+        most = {"multiprocessors": 48, "mib": 15 * 1024}
+        seen = wait_until(lambda: host.stand.seen_by(started, **most))
+        assert seen["mps"]
+        assert lease["conditions"] == []
+        return
+
+    lease = wait_until(lambda: pending(host, kernel_id))
+    host.ask("POST", f"api/kernels/{kernel_id}/restart")
+    lease = wait_until(lambda: not_pending(host, kernel_id))
+    assert environment_of(lease["holder"]["pid"])[share] == "75"
+
+
+def lease_of_kernel(host: Host, kernel_id: str) -> Any:
+    held = [lease for lease in host.leases() if lease["holder"]["id"] == kernel_id]
+    return held[0]
+
+
+def limited(host: Host, kernel_id: str, share: str) -> Any:
+    """The kernel's lease, once it may use no more than a share."""
+    lease = lease_of_kernel(host, kernel_id)
+    return lease if lease["limits"][0]["fraction"] == share else None
+
+
+def pending(host: Host, kernel_id: str) -> Any:
+    """The kernel's lease, once it says that its limit waits for a start."""
+    lease = lease_of_kernel(host, kernel_id)
+    kinds = [condition["kind"] for condition in lease["conditions"]]
+    return lease if kinds == ["LimitPending"] else None
+
+
+def not_pending(host: Host, kernel_id: str) -> Any:
+    """The kernel's lease, once its process has started with its limit."""
+    lease = lease_of_kernel(host, kernel_id)
+    return None if lease["conditions"] else lease

@@ -48,7 +48,7 @@ def session(kernel_name: str) -> dict[str, Any]:
 WRONG = [
     (
         {"slise": "1/4"},
-        "kernel_provisioner.config.slise: there is no such setting; there is slice, queue, ",
+        "kernel_provisioner.config.slise: there is no such setting; there is slice, up_to, ",
     ),
     ({"slice": 0.25}, 'kernel_provisioner.config.slice: expected text such as "1/4"'),
     (
@@ -64,6 +64,11 @@ WRONG = [
         "kernel_provisioner.config.grace_seconds: expected a number of seconds, 0 or more",
     ),
     ({"slice": "5/4"}, "spec: "),
+    (
+        {"slice": "cpu:1/2", "up_to": "1/4"},
+        "up_to: 1/4 of a device is less than cpu:1/2 guarantees (1/2)",
+    ),
+    ({"slice": "cpu:1", "up_to": "all"}, "up_to: 'all' is no share"),
     ({"slice": "a lot"}, "spec: 'a lot' "),
     ({"slice": "cpu:1000"}, "spec: cpu:1000 cannot be had here: "),
     ({"slice": "gpu:1/4"}, "spec: gpu:1/4 cannot be had: this host has no GPU"),

@@ -24,7 +24,7 @@ from jupyter_aistack.system.interrupts import DeferredInterrupts
 
 from . import connections
 from .cluster_view import QUIET_SECONDS, StartProgress, as_html, as_text, rows
-from .dask_options import DaskOptions, check_count, checked_options
+from .dask_options import DaskOptions, checked_options, count_of
 from .interruptible import InterruptibleCluster
 from .lease_watch import LeaseWatch
 from .worker import LeasedWorker, WorkerPlan
@@ -84,7 +84,7 @@ class Cluster(InterruptibleCluster):
         nanny: dict[str, Any] | None = None,
         **dask: Unpack[DaskOptions],
     ) -> None:
-        check_count("workers", workers)
+        count = count_of("workers", workers)
         options = checked_options(dask)
         self.slice = str(parse_spec(slice))
         self.owner_pid = os.getpid()
@@ -109,7 +109,7 @@ class Cluster(InterruptibleCluster):
             worker = self._new_worker(certificates, scheduler["options"])
             try:
                 super().__init__(
-                    workers=dict.fromkeys(range(workers), worker),
+                    workers=dict.fromkeys(range(count), worker),
                     worker=worker,
                     scheduler=scheduler,
                     security=certificates,
@@ -238,10 +238,10 @@ class Cluster(InterruptibleCluster):
         Raises:
             InvalidRequest: `n` is no number of workers; nothing is changed.
         """
-        check_count("n", n)
+        count = count_of("n", n)
         with DeferredInterrupts():
             self._problem = ""
-            return super().scale(n, memory=memory, cores=cores)
+            return super().scale(count, memory=memory, cores=cores)
 
     def adapt(self, *args: Any, **options: Any) -> Adaptive:
         """Let the number of workers follow the work; see ``distributed.Adaptive``.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import numbers
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
@@ -83,14 +84,19 @@ does not.
 """
 
 
-def check_count(name: str, count: Any) -> None:
-    """Raises `InvalidRequest` where the argument `name` is no number of workers."""
-    # Dask's own figures are floats where a maximum is infinite.
-    is_number = isinstance(count, (int, float)) and not isinstance(count, bool)
-    if not is_number or count < 0 or count != int(count):
+def count_of(name: str, count: Any) -> int:
+    """A number of workers, of whatever type: Dask's own figures are floats where a
+    maximum is infinite.
+
+    Raises:
+        InvalidRequest: the argument `name` is none.
+    """
+    is_number = isinstance(count, numbers.Real) and not isinstance(count, bool)
+    if not is_number or count < 0 or count % 1 != 0:  # of infinity it is not-a-number
         raise InvalidRequest(
             f"{name}: expected a whole number from 0 up, got {count!r}", field=name
         )
+    return int(count)
 
 
 def checked_options(given: DaskOptions) -> DaskOptions:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, get_type_hints
@@ -76,7 +77,13 @@ _SCALARS: dict[Any, Converter] = {
 _INSIDE = Converters(_SCALARS)
 """What is inside a JSON column."""
 # Most of a holder is empty, and it is in every row.
-_HOLDER = _INSIDE.record(Holder, sparse=True)
+# The same few names come in all rows: as one object each they are compared at once.
+_NAME = Converter(read=sys.intern)
+_HOLDER = _INSIDE.record(
+    Holder,
+    sparse=True,
+    formats=dict.fromkeys(("user", "host", "host_name", "boot_id"), _NAME),
+)
 _INSIDE.record(Slice)
 _INSIDE.record(Notice)
 _INSIDE.record(Condition)

@@ -14,6 +14,9 @@ from jupyter_aistack.exceptions import InvalidRequest
 SPEC_HELP = "1/4 or 0.25 (share), 20GiB (memory), 2 (whole devices), 1/2x2, 1g.18gb (MIG profile), cpu:2, gpu:1/4"
 
 
+UP_TO_HELP = "share of each device that it may use while nobody else needs it, e.g. 1/1 (what is granted)"
+
+
 MAX_WORKERS = 1024
 
 
@@ -188,6 +191,7 @@ def add_request_options(parser: Parser) -> None:
         action="store_true",
         help="may be ended when others need the capacity",
     )
+    parser.add_argument("--up-to", default="", metavar="SHARE", help=UP_TO_HELP)
     _waiting(parser)
 
 

@@ -59,6 +59,7 @@ class KernelRequests:
                 queue=arguments.queue,
                 duration=duration,
                 preemptible=arguments.preemptible,
+                up_to=arguments.up_to,
                 label=label,
                 on_wait=progress.show_place,
                 on_check=progress.show_check,

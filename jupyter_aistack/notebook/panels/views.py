@@ -12,6 +12,9 @@ from jupyter_aistack.client.text import (
     health_text,
     lease_remarks,
     percent_text,
+    share_text,
+    usable_bytes,
+    usable_cores,
     warnings_text,
 )
 from jupyter_aistack.core.model.condition import Severity
@@ -198,7 +201,7 @@ def _usage_row(lease: JSON, usage: JSON) -> tuple[Any, ...]:
 def memory_used(lease: JSON, usage: JSON) -> Bar | str:
     """Memory in use of what the lease grants; "n/a" where it cannot be known."""
     used = usage["leases"].get(lease["id"], {}).get("memory_bytes")
-    limit = sum(slice_["memory_bytes"] for slice_ in lease["slices"])
+    limit = usable_bytes(lease)
     return bar(used, limit, f"{bytes_text(used)} of {format_bytes(limit)}")
 
 
@@ -268,15 +271,19 @@ def _place(request: JSON) -> str:
 
 def _devices(lease: JSON, host: JSON) -> str:
     names = {device["id"]: device["name"] for device in host["devices"]}
-    return "; ".join(_slice_text(slice_, names) for slice_ in lease["slices"])
+    return "; ".join(_slice_text(lease, slice_, names) for slice_ in lease["slices"])
 
 
-def _slice_text(slice_: JSON, names: Mapping[str, str]) -> str:
+def _slice_text(lease: JSON, slice_: JSON, names: Mapping[str, str]) -> str:
     device_id = slice_["device_id"]
-    size = slice_["profile"] or format_share(slice_["fraction"])
-    text = f"{size} of {names.get(device_id, device_id)}"
-    if slice_["cores"]:
-        text += f", cores {_cores(slice_['cores'])}"
+    name = names.get(device_id, device_id)
+    granted, _, ceiling = share_text(lease, slice_).partition(", ")
+    text = f"{slice_['profile'] or granted} of {name}"
+    if ceiling:
+        text += f", {ceiling}"
+    cores = usable_cores(lease, slice_)
+    if cores:
+        text += f", cores {_cores(cores)}"
     return text
 
 

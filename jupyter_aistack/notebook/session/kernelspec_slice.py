@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.exceptions import AIStackError
@@ -20,23 +21,46 @@ if TYPE_CHECKING:
     from jupyter_aistack.client.client import Client
 
 VARIABLE = "AISTACK_SLICE"
-"""In the ``env`` of a kernelspec: what its provisioner's ``slice`` says."""
+UP_TO_VARIABLE = "AISTACK_UP_TO"
+"""In the ``env`` of a kernelspec: what its provisioner's ``slice`` and ``up_to`` say."""
 
 
-def take_wanted_slice() -> str:
-    """What this kernel is to ask for itself; empty for nothing.
+@dataclass(frozen=True, kw_only=True)
+class WantedSlice:
+    """What a kernel is to ask for itself.
+
+    Attributes:
+        spec: the slice; empty for nothing.
+        up_to: its ceiling; empty for none.
+    """
+
+    spec: str = ""
+    up_to: str = ""
+
+    @property
+    def command(self) -> str:
+        """The magic that asks for it."""
+        ceiling = f" --up-to {self.up_to}" if self.up_to else ""
+        return f"%gpu request {self.spec}{ceiling}"
+
+
+def take_wanted_slice() -> WantedSlice:
+    """What this kernel is to ask for itself.
 
     It is taken out of the environment, which processes of the kernel inherit.
     """
-    wanted = os.environ.pop(VARIABLE, "")
-    return "" if os.environ.get("AISTACK_KERNEL") else wanted
+    spec = os.environ.pop(VARIABLE, "")
+    up_to = os.environ.pop(UP_TO_VARIABLE, "")
+    if os.environ.get("AISTACK_KERNEL"):
+        return WantedSlice()
+    return WantedSlice(spec=spec, up_to=up_to)
 
 
 class KernelspecSlice:
     """Asks for a slice before the first cell.
 
     Args:
-        wanted: what to ask for; empty for nothing.
+        wanted: what to ask for.
         connect: gives the client.
         sync: attaches what comes later.
         label: what to call this kernel.
@@ -45,7 +69,7 @@ class KernelspecSlice:
 
     def __init__(
         self,
-        wanted: str,
+        wanted: WantedSlice,
         connect: Callable[[], Client],
         sync: LeaseSync,
         label: Callable[[], str],
@@ -60,22 +84,24 @@ class KernelspecSlice:
     def before_cell(self, *_: Any) -> None:
         """IPython's ``pre_run_cell``; never raises."""
         wanted = self._wanted
-        self._wanted = ""
-        if not wanted:
+        self._wanted = WantedSlice()
+        if not wanted.spec:
             return
         try:
             self._ask(wanted)
         except AIStackError as error:
             _hide_devices()
             self._say(
-                f"This kernel was to have {wanted} and has none: {error.message}. "
-                f"Ask again with %gpu request {wanted}"
+                f"This kernel was to have {wanted.spec} and has none: {error.message}. "
+                f"Ask again with {wanted.command}"
             )
 
-    def _ask(self, wanted: str) -> None:
+    def _ask(self, wanted: WantedSlice) -> None:
         from jupyter_aistack.notebook.panels.views import arrived_line, waiting_line
 
-        handle = self._connect().request(wanted, wait=False, label=self._label())
+        handle = self._connect().request(
+            wanted.spec, up_to=wanted.up_to, wait=False, label=self._label()
+        )
         if handle.lease is not None:
             self._say(arrived_line(handle.lease))
             return

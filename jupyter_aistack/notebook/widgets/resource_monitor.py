@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -128,9 +129,9 @@ def _picture_row(row: Row) -> tuple[Any, ...]:
 
 
 def _is_interval(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
-    return value >= LEAST_INTERVAL  # not-a-number is not
+    return float(value) >= LEAST_INTERVAL  # not-a-number is not
 
 
 def monitor_rows(

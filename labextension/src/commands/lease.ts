@@ -91,6 +91,9 @@ function requestCommand(
         spec: text('How much, e.g. "1/4", "20GiB"; without it a dialog asks'),
         kernel_id: text('For which kernel; that of the notebook in front'),
         queue: text('In which queue to wait; that of the user'),
+        up_to: text(
+          'Share of each device it may use while nobody else needs it, e.g. "1/1"'
+        ),
         lease_seconds: number('For how long at most; without it, no end'),
         preemptible: flag('Whether higher-priority requests may preempt it')
       })
@@ -114,10 +117,12 @@ function bodyOf(spec: string, kernelId: string, args: Args): IRequestBody {
   const body: IRequestBody = { spec, kernel_id: kernelId };
   const queue = textArg(args, 'queue');
   const seconds = numberArg(args, 'lease_seconds');
+  const upTo = textArg(args, 'up_to');
   return {
     ...body,
     ...(queue === null ? {} : { queue }),
     ...(seconds === null ? {} : { lease_seconds: seconds }),
+    ...(upTo === null ? {} : { up_to: upTo }),
     ...(args.preemptible === true ? { preemptible: true } : {})
   };
 }

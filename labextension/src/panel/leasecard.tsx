@@ -1,6 +1,7 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
+import { shareText, usableBytes } from '../text/ceiling';
 import { conditionOf } from '../text/condition';
 import {
   displayStateText,
@@ -73,7 +74,7 @@ function DisplayStateLine(
 
 function Memory(props: ILeaseCardProps): JSX.Element | null {
   const { lease, trans, usage } = props;
-  const total = lease.slices.reduce((sum, s) => sum + s.memory_bytes, 0);
+  const total = lease.slices.reduce((sum, s) => sum + usableBytes(lease, s), 0);
   const use = usage?.leases[lease.id];
   if (!use) {
     return null;
@@ -97,6 +98,7 @@ function Facts(props: ILeaseCardProps): JSX.Element {
   return (
     <dl className="jp-AIStack-facts">
       <State {...props} />
+      <Share {...props} />
       <dt>{trans.__('Enforced by')}</dt>
       <dd>{lease.enforcement || trans.__('not known yet')}</dd>
       <dt>{trans.__('Verified')}</dt>
@@ -113,6 +115,22 @@ function Facts(props: ILeaseCardProps): JSX.Element {
         </>
       )}
     </dl>
+  );
+}
+
+/** What it may use of its devices now; nothing for a lease without a ceiling. */
+function Share(props: ILeaseCardProps): JSX.Element | null {
+  const { lease, trans } = props;
+  const shares = lease.slices
+    .filter(slice =>
+      lease.limits.some(({ device_id }) => device_id === slice.device_id)
+    )
+    .map(slice => shareText(lease, slice, trans));
+  return shares.length === 0 ? null : (
+    <>
+      <dt>{trans.__('Share')}</dt>
+      <dd className="jp-AIStack-share">{shares.join('; ')}</dd>
+    </>
   );
 }
 

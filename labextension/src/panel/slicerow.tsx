@@ -1,6 +1,7 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
+import { shareText, usableBytes } from '../text/ceiling';
 import {
   displayStateText,
   isOffDevice,
@@ -61,7 +62,7 @@ export function SliceRow(props: ISliceRowProps): JSX.Element {
           <SimulatedBadge trans={trans} />
         )}
         <span className="jp-AIStack-sliceSize">
-          {slice.profile || slice.fraction}
+          {slice.profile || shareText(lease, slice, trans)}
         </span>
       </div>
       {isOffDevice(lease) ? null : <SliceUse {...props} name={name} />}
@@ -108,7 +109,8 @@ function isPlain(standing: DisplayState): boolean {
 function SliceUse(props: ISliceRowProps & { name: string }): JSX.Element {
   const { lease, slice, trans } = props;
   const use = useOf(lease, props.usage);
-  const memory = sliceMemoryText(use, slice.memory_bytes, trans);
+  const total = usableBytes(lease, slice);
+  const memory = sliceMemoryText(use, total, trans);
   const age = formatDuration(props.now - lease.granted_at);
   const utilisation = utilisationText(use, trans);
   return (
@@ -117,7 +119,7 @@ function SliceUse(props: ISliceRowProps & { name: string }): JSX.Element {
         label={trans.__('Memory of %1', props.name)}
         text={memory}
         used={use.memory_bytes}
-        total={slice.memory_bytes}
+        total={total}
       />
       <p className="jp-AIStack-figures">
         <span title={trans.__('Memory used of the slice')}>{memory}</span>

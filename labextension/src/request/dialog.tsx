@@ -56,12 +56,13 @@ const ACCEPT = 1;
 
 /** The body with what the user has chosen; the rest is left to the server. */
 function bodyOf(value: IRequestValue, kernelId: string): IRequestBody {
-  const { isPreemptible, leaseSeconds, queue, spec } = value;
+  const { isPreemptible, leaseSeconds, queue, spec, upTo } = value;
   return {
     spec: spec.trim(),
     kernel_id: kernelId,
     ...(queue === '' ? {} : { queue }),
     ...(leaseSeconds === null ? {} : { lease_seconds: leaseSeconds }),
+    ...(upTo === '' ? {} : { up_to: upTo }),
     ...(isPreemptible ? { preemptible: true } : {})
   };
 }
@@ -76,6 +77,7 @@ class RequestBody
       spec: options.spec,
       leaseSeconds: null,
       queue: '',
+      upTo: '',
       isPreemptible: false
     };
   }

@@ -11,6 +11,8 @@ export interface IRequestValue {
   leaseSeconds: number | null;
   /** In which queue; empty for the user's own. */
   queue: string;
+  /** The share of each device that it may use while nobody else needs it; empty for what is granted. */
+  upTo: string;
   /** Higher-priority requests may preempt it. */
   isPreemptible: boolean;
 }
@@ -25,6 +27,7 @@ export interface IRequestFormProps {
 }
 
 const SIZES = ['1/8', '1/4', '1/2', '1'];
+const CEILINGS = ['1/2', '3/4', '1/1'];
 const DURATIONS = [1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600];
 
 /** How much, for how long, and on which terms. */
@@ -50,6 +53,7 @@ export function RequestForm(props: IRequestFormProps): JSX.Element {
       <p className="jp-AIStack-help" id="jp-AIStack-specHelp">
         {sizeHint(value.spec, host, trans)}
       </p>
+      <CeilingChoice {...props} />
       <DurationChoice {...props} />
       <QueueChoice {...props} />
       <PreemptibleChoice {...props} />
@@ -86,6 +90,36 @@ function SizeChoice(props: {
         </label>
       ))}
     </fieldset>
+  );
+}
+
+function CeilingChoice(props: IRequestFormProps): JSX.Element {
+  const { onChange, trans, value } = props;
+  return (
+    <>
+      <label className="jp-AIStack-field">
+        <span>{trans.__('Up to')}</span>
+        <select
+          className="jp-mod-styled"
+          name="up_to"
+          value={value.upTo}
+          aria-describedby="jp-AIStack-upToHelp"
+          onChange={event => onChange({ ...value, upTo: event.target.value })}
+        >
+          <option value="">{trans.__('what is granted')}</option>
+          {CEILINGS.map(share => (
+            <option key={share} value={share}>
+              {share}
+            </option>
+          ))}
+        </select>
+      </label>
+      <p className="jp-AIStack-help jp-mod-short" id="jp-AIStack-upToHelp">
+        {trans.__(
+          'Of the device, while nobody else needs it. The size above is guaranteed.'
+        )}
+      </p>
+    </>
   );
 }
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy
 import pytest
 from distributed import LocalCluster, SpecCluster
 
 from jupyter_aistack import Cluster
-from jupyter_aistack.compute.clusters.dask_options import DEFAULTS, checked_options
+from jupyter_aistack.compute.clusters.dask_options import (
+    DEFAULTS,
+    checked_options,
+    count_of,
+)
 from jupyter_aistack.exceptions import InvalidRequest
+
+
+@pytest.mark.parametrize("count", [2, 2.0, numpy.int64(2), numpy.float32(2)])
+def test_a_number_of_workers_may_be_of_any_type(count: Any) -> None:
+    counted = count_of("workers", count)
+    assert (type(counted), counted) == (int, 2)
 
 
 def test_options_that_are_not_given_have_defaults() -> None:

@@ -86,6 +86,14 @@ class Stand:
         }
         return stub_mps.client_view({**given, **environment}, self.script)
 
+    def seen_by(
+        self, environment: dict[str, str], *, multiprocessors: int, mib: int
+    ) -> dict[str, Any] | None:
+        """What a CUDA process with an environment gets now, where it is that much."""
+        seen = stub_mps.client_view(environment, self.script)
+        is_as_much = (seen["multiprocessors"], seen["mib"]) == (multiprocessors, mib)
+        return seen if is_as_much else None
+
     def running(self, gpu: str = GPU) -> DaemonRecord | None:
         return DaemonRecords(DaemonPaths(self.root / short(gpu))).running()
 

@@ -65,6 +65,25 @@ def test_request_gives_the_kernel_a_slice_and_release_takes_it_back(
     assert "AISTACK_LEASE" not in os.environ
 
 
+def test_a_ceiling_is_asked_for_and_shown(
+    shell: InteractiveShell, broker: client.Client
+):
+    shown = gpu(shell, "request 1/4 --up-to 1/1")
+    assert "1/4 of NVIDIA H100" in shown
+    assert ", up to 1/1, now 1/1" in shown
+    assert "of 80.0 GiB" in shown
+    other = broker.request("1/2", attach=False, holder=HOLD)
+    shown = gpu(shell, "")
+    assert ", up to 1/1, now 1/2" in shown
+    assert "of 40.0 GiB" in shown
+    other.release()
+
+
+def test_a_bad_ceiling_is_said_in_one_line(shell: InteractiveShell):
+    with pytest.raises(AIStackError, match=r"up_to: 1/8 of a device is less than 1/4"):
+        gpu(shell, "request 1/4 --up-to 1/8")
+
+
 def test_release_without_a_lease_is_no_error(shell: InteractiveShell):
     assert "nothing to release" in gpu(shell, "release")
 
@@ -868,6 +887,17 @@ def test_a_kernel_without_its_provisioner_asks_before_its_first_cell(
     assert shown[1] == lease["id"]
     shell.run_cell("2")
     assert len(broker.leases()) == 1
+
+
+def test_a_kernel_without_its_provisioner_asks_with_the_ceiling_of_its_kernelspec(
+    broker: client.Client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AISTACK_UP_TO", "1/2")
+    shell = start(broker, monkeypatch, "1/4")
+    assert "AISTACK_UP_TO" not in os.environ
+    shell.run_cell("1")
+    (lease,) = broker.leases()
+    assert lease["up_to"] == "1/2"
 
 
 def test_a_kernel_without_its_provisioner_waits_without_devices(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy
 import pytest
 
 from jupyter_aistack.client import client
@@ -124,6 +125,10 @@ def test_names_in_the_picture_are_escaped(simulated: client.Client):
     monitor.rows = [{**rows()[0], "who": "<script>alert(1)</script>"}]
     assert "<script>" not in monitor.picture()
     monitor.close()
+
+
+def test_an_interval_may_be_any_number() -> None:
+    assert ResourceMonitor(numpy.int64(2)).interval == 2.0
 
 
 @pytest.mark.parametrize("interval", [0, 0.1, -1, float("nan"), "2", None, True])

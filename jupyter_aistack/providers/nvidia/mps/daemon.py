@@ -200,6 +200,7 @@ class Daemon:
             return
         self._clients = clients
         self._life.note_servers(servers)
+        self._running = self.records.running()
         logged = self._life.logs.new_fault(clients)
         if logged is not None or any(server.is_faulty for server in servers):
             self._close_after_fault(logged.pid if logged else None, clients)
@@ -383,12 +384,15 @@ class Daemon:
             self._life.end()
 
     def abandon(self) -> None:
-        """End the process of a lost daemon that no lease needs any more; it cannot be
-        reached another way.
+        """End the processes of a lost daemon that no lease needs any more: it cannot be
+        reached another way, and its servers, which hold the memory, may outlive it.
         """
-        if self._running is not None and self._running.is_alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._running.pid, signal.SIGTERM)
+        if self._running is None:
+            return
+        for process in self._running.processes:
+            if process.is_alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
 
 
 def _names(pids: tuple[int, ...] | frozenset[int]) -> str:

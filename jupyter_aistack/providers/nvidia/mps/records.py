@@ -62,6 +62,12 @@ class DaemonRecord:
     def is_alive(self) -> bool:
         return is_alive(self.pid, self.started_at)
 
+    @property
+    def processes(self) -> tuple[ServerProcess, ...]:
+        """Its own process, and those of its servers."""
+        own = ServerProcess(pid=self.pid, started_at=self.started_at)
+        return (own, *self.servers)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonFault:

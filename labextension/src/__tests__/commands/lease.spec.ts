@@ -151,6 +151,7 @@ describe('what the commands do', () => {
       kernel_id: 'a-third',
       queue: 'batch',
       lease_seconds: 60,
+      up_to: '1/1',
       preemptible: true
     };
     await commands.execute(CommandIDs.request, args);

@@ -180,6 +180,25 @@ describe('with data', () => {
     expect(show()).toContain('Preemptibleyes');
   });
 
+  it('says up to what a slice may be used, and how much now', () => {
+    expect(show()).not.toContain('up to');
+    const snapshot = sampleSnapshot();
+    const [lease] = snapshot.leases;
+    lease.up_to = '1';
+    lease.residence = null;
+    lease.limits = [
+      {
+        device_id: lease.slices[0].device_id,
+        fraction: '3/4',
+        memory_bytes: 3 * lease.slices[0].memory_bytes,
+        cores: []
+      }
+    ];
+    FakeSocket.latest.push({ type: 'snapshot', ...snapshot });
+    expect(show()).toContain('Share1/4, up to 1/1, now 3/4');
+    expect(node.textContent).toContain('/ 60 GiB');
+  });
+
   it('lists reservations, and has no place for them where there are none', () => {
     expect(show()).toContain('Reservationsdeep learning class12 × 1/8');
     const snapshot = sampleSnapshot();

@@ -15,6 +15,7 @@ const NOTHING: IRequestValue = {
   spec: '1/4',
   leaseSeconds: null,
   queue: '',
+  upTo: '',
   isPreemptible: false
 };
 
@@ -81,6 +82,17 @@ it('may be preempted only when the user says so', () => {
   expect(box.checked).toBe(false);
   act(() => box.click());
   expect(value).toEqual({ ...NOTHING, isPreemptible: true });
+});
+
+it('lets a ceiling be chosen', () => {
+  show();
+  const select = field<HTMLSelectElement>('up_to')!;
+  expect(select.value).toBe('');
+  act(() => {
+    select.value = '1/1';
+    select.dispatchEvent(new Event('change', { bubbles: true }));
+  });
+  expect(value).toEqual({ ...NOTHING, upTo: '1/1' });
 });
 
 it.each([

@@ -17,6 +17,7 @@ from jupyter_aistack.providers.nvidia.mps.manager import RETRY_SECONDS
 from jupyter_aistack.providers.nvidia.mps.paths import DaemonPaths, short
 from jupyter_aistack.providers.nvidia.mps.protocol2 import Protocol2
 from tests.fakes.mps.host import GPU, H200, Stand
+from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.service
 
@@ -524,14 +525,15 @@ def test_a_runtime_folder_that_went_with_its_session_closes_the_gpu_until_its_le
     stand.hold(manager)
     running = stand.running()
     assert running is not None
+    (server,) = stand.servers()
     shutil.rmtree(stand.root.parent)
     manager.check()
     assert "lost the folder of its MPS daemon for good" in manager.problem(GPU, 0)
     assert len(manager.faults()) == 1
     stand.root.parent.mkdir()
     manager.unprepare("l-1", GPU, 0)
-    while running.is_alive:
-        pass
+    wait_until(lambda: not running.is_alive)
+    wait_until(lambda: server not in stand.servers())
     assert (manager.problem(GPU, 0), manager.faults()) == ("", ())
     assert stand.hold(manager, "l-2").protocol == 3
 
