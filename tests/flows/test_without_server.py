@@ -176,10 +176,11 @@ def test_a_kernelspec_whose_command_alone_is_started_gets_its_slice(
     file, _ = write_connection_file(str(tmp_path / "kernel.json"))
     words = [word.replace("{connection_file}", file) for word in spec["argv"][1:]]
     gpu = {"AISTACK_PROVIDERS": "simulated:1xH100-80GB"}
+    broker = Broker(open_ledger(own_ledger), build_providers(gpu["AISTACK_PROVIDERS"]))
+    broker.leases()  # that a ledger is new would be said first
     kernel = subprocess.Popen(
         [sys.executable, *words], env={**os.environ, **spec["env"], **gpu}
     )
-    broker = Broker(open_ledger(own_ledger), build_providers(gpu["AISTACK_PROVIDERS"]))
     client = BlockingKernelClient(connection_file=file)
     client.load_connection_file()
     client.start_channels()

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from jupyter_aistack.core.model.device import Device, Slice
 from jupyter_aistack.core.model.lease import Lease, LeaseState
-from jupyter_aistack.core.model.limit import SliceLimit
+from jupyter_aistack.core.model.limit import SliceLimit, limited
 from jupyter_aistack.core.model.units import MIB
 
 FOREIGN_STEP = 256 * MIB
@@ -102,9 +102,10 @@ def _held_on(
 
 def _hold(lease: Lease, slice_: Slice) -> _Held:
     most = None
-    # What is being torn down grows no more.
-    may_grow = lease.state is not LeaseState.RELEASING
-    if may_grow and lease.up_to is not None and slice_ in lease.elastic_slices:
+    if lease.state is LeaseState.RELEASING:
+        # Until it has ended it may use what it could, and grows no more.
+        slice_ = limited(slice_, lease.limits)
+    elif lease.up_to is not None and slice_ in lease.elastic_slices:
         most = max(slice_.fraction, lease.up_to)
     return _Held(
         lease_id=lease.id,

@@ -21,6 +21,8 @@ write these lines to server.log (mostly none)
 ``ignore_limits``: true has limits be taken, and not kept; "memory" those of memory
 ``polite``: true has refusals of protocol 3 end with status 0, and only say so
 ``kill_server``: the process id of a daemon whose server is to die
+``lists_gone``: a process id that protocol 2 lists as a server, which ends before
+anything else is asked of it
 ``server_outlives``: true has the server go on when its daemon quits
 ``sm_unit``: multiprocessors are granted in such units (2)
 ``speaks``: the protocol a daemon speaks whatever it is started with (a foreign one that
@@ -290,7 +292,10 @@ class Daemon:
         return f"{self.percent}\n"
 
     def do_get_server_list(self):
-        return f"{self.server}\n" if self.status() else ""
+        servers = [self.server] if self.status() else []
+        if gone := self.script.get("lists_gone"):
+            servers.append(gone)
+        return "".join(f"{pid}\n" for pid in servers)
 
     def do_get_server_status(self, pid):
         return self.refusal(pid) or f"{self.status()}\n"

@@ -41,6 +41,7 @@ def test_a_request_is_left_out_and_said_once(
     assert ledger.problems() == ()
     spoil(url, "aistack_requests", column, "{", "r-1")
     ledger.close()
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert [each.id for each in ledger.read("box", 0.0).requests] == ["r-2"]

@@ -118,6 +118,15 @@ def test_a_server_that_has_gone_is_no_client_of_its_own(stand: Stand) -> None:
         control.terminate(server)
 
 
+def test_a_server_that_ends_between_two_questions_is_none(stand: Stand) -> None:
+    stand.hold(stand.manager(), protocol=2)
+    (server,) = stand.servers()
+    control = Protocol2(DaemonPaths(stand.root / short(GPU)), GPU, 0)
+    stand.tell(lists_gone=1234)
+    assert [each.pid for each in control.servers()] == [server]
+    assert control.clients() == frozenset()
+
+
 def test_a_limit_of_memory_that_is_not_kept_is_noticed(stand: Stand) -> None:
     stand.tell(ignore_limits="memory")
     words = "MPS does not keep the limit of 30000 MiB of memory"
