@@ -63,8 +63,8 @@ def device_limits(
 
     Args:
         leases: the live leases of the host.
-        returning: ids of suspended leases that are coming back: what they were granted is
-            theirs again.
+        returning: ids of suspended leases that are coming back: what they were granted
+            is theirs again.
     """
     held = _held_on(device, leases, returning)
     shares = _divided_shares(held)

@@ -49,6 +49,11 @@ RECOVERY_ACTIONS = {
 }
 """``nvmlDeviceGpuRecoveryAction_t``, reading on after the name of a GPU."""
 
+NO_RECOVERY = frozenset({0, 5})
+"""What is no reason to close a GPU: none, and the recovery of the domain (IMEX) in which
+GPUs of several hosts share memory.
+"""
+
 HARDWARE_REASON = 0x08
 SOFTWARE_THERMAL_REASON = 0x20
 THERMAL_REASON = 0x40
@@ -117,8 +122,10 @@ def xid_message(code: int | None) -> str:
 
 
 def _of_driver(state: State) -> Iterator[HealthCondition]:
-    if state.recovery in RECOVERY_ACTIONS:
-        message = RECOVERY_ACTIONS[state.recovery]
+    action = state.recovery
+    if action is not None and action not in NO_RECOVERY:
+        unnamed = f"needs a recovery (action {action}); see its driver's documentation"
+        message = RECOVERY_ACTIONS.get(action, unnamed)
         yield health_condition(HealthCode.RECOVERY_NEEDED, message)
 
 
