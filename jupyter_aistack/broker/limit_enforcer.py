@@ -5,7 +5,6 @@ they leave, raised after it.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,8 +16,6 @@ from jupyter_aistack.core.scheduling.lease_limits import is_lowered
 from jupyter_aistack.exceptions import AIStackError, ProviderError
 
 from .host_state import HostState
-
-log = logging.getLogger("jupyter_aistack")
 
 _UNTOUCHED = frozenset({LeaseState.GRANTED, LeaseState.RELEASING})
 """What is not in use yet is made ready with its limits; what is being torn down is left
@@ -101,8 +98,7 @@ class LimitEnforcer:
     def _effect(self, lease: Lease, pids: frozenset[int]) -> LimitEffect:
         try:
             return self._host_state.devices.adjust(lease, pids)
-        except ProviderError as error:
-            log.warning("the limits of lease %s stay: %s", lease.id, error.message)
+        except ProviderError:  # logged where providers are called
             return LimitEffect.UNKNOWN
 
     def _say(self, lease: Lease, effect: LimitEffect) -> None:
