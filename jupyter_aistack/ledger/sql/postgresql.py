@@ -26,9 +26,9 @@ ANSWER_SECONDS = 14.0
 slow."""
 PING_SECONDS = 3.0
 """How long a connection that was not in use may take to show that it still works."""
-FRESH_SECONDS = 1.0
+FRESH_SECONDS = 0.02
 """A connection that was in use so recently, and that the server has not closed since,
-is taken to work."""
+is taken to work: by the transaction before, of the same call of a broker."""
 IDLE_SECONDS = 60.0
 """How long a transaction may be left open: that of a process that is stopped would hold
 the ledger's lock for as long as it is."""

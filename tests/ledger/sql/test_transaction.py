@@ -30,7 +30,7 @@ def ledger(postgres_url: str) -> Iterator[SQLLedger]:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Each wait for a server's answers."""
+    """Each wait for a server's answers in a transaction."""
     noted: list[str] = []
 
     def counted(name: str) -> None:
@@ -42,7 +42,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(TimedConnection, name, call)
 
-    for name in ("settle", "commit", "ping"):
+    for name in ("settle", "commit"):
         counted(name)
     return noted
 
