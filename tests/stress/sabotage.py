@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from jupyter_aistack.broker.cycle import SchedulingCycle
+from jupyter_aistack.broker import cycle
 from jupyter_aistack.broker.liveness import HolderLiveness
-from jupyter_aistack.core.model.plan import Snapshot
+from jupyter_aistack.core.model.plan import Plan, Snapshot
 from jupyter_aistack.core.model.process import Liveness
 from jupyter_aistack.core.model.request import Holder
 
@@ -18,12 +19,12 @@ DEATH_RATE = 0.05
 
 def grant_twice() -> None:
     """Plan as if nothing were held."""
-    whole = SchedulingCycle._within_reach
+    true_plan = cycle.plan
 
-    def empty(cycle: SchedulingCycle, snapshot: Snapshot) -> Snapshot:
-        return replace(whole(cycle, snapshot), leases=())
+    def plan(snapshot: Snapshot, now: float, **options: Any) -> Plan:
+        return true_plan(replace(snapshot, leases=()), now, **options)
 
-    SchedulingCycle._within_reach = empty  # type: ignore[method-assign]
+    cycle.plan = plan
 
 
 def free_the_living() -> None:
