@@ -25,7 +25,7 @@ from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.request import Holder, Request, RequestState
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.units import format_duration
-from jupyter_aistack.core.scheduling.lease_ends import notice_after_pause
+from jupyter_aistack.core.scheduling.lease_ends import after_pause
 
 from .apply_plan import (
     apply_action,
@@ -199,11 +199,11 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
     def renew(self, lease_id: str, token: int, now: float, expires_at: float) -> Lease:
         with self._changing(now, leases=[lease_id]) as rows:
             lease = live_lease(rows, lease_id, token)
-            notice = notice_after_pause(lease, now)
-            if notice != lease.notice:
+            resumed = after_pause(lease, now)
+            if resumed != lease:
                 rows.version += 1
             kept_until = _within_end(expires_at, lease.ends_at)
-            return _keep(rows, lease, expires_at=kept_until, notice=notice)
+            return _keep(rows, resumed, expires_at=kept_until)
 
     def extend(
         self,

@@ -54,7 +54,7 @@ class _Claim:
 
 
 def device_limits(
-    device: Device, leases: Iterable[Lease], away: frozenset[str] = frozenset()
+    device: Device, leases: Iterable[Lease], returning: frozenset[str] = frozenset()
 ) -> dict[str, SliceLimit]:
     """What each lease with a ceiling may use of a device now, by lease id.
 
@@ -63,10 +63,10 @@ def device_limits(
 
     Args:
         leases: the live leases of the host.
-        away: ids of suspended leases that are coming back: what they were granted is
+        returning: ids of suspended leases that are coming back: what they were granted is
             theirs again.
     """
-    held = _held_on(device, leases, away)
+    held = _held_on(device, leases, returning)
     shares = _divided_shares(held)
     memory = _divided_memory(device, held)
     cores = _divided_cores(device, held, shares)
@@ -87,12 +87,12 @@ def device_limits(
 
 
 def _held_on(
-    device: Device, leases: Iterable[Lease], away: frozenset[str]
+    device: Device, leases: Iterable[Lease], returning: frozenset[str]
 ) -> list[_Held]:
     held: list[_Held] = []
     for lease in leases:
         occupied = lease.occupied
-        if lease.id in away:
+        if lease.id in returning:
             occupied = lease.slices
         on_device = (each for each in occupied if each.device_id == device.id)
         held.extend(_hold(lease, slice_) for slice_ in on_device)

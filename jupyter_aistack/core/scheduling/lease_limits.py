@@ -141,7 +141,7 @@ def _returning(todo: Plan) -> frozenset[str]:
 
 
 def _wanted(
-    snapshot: Snapshot, leases: Sequence[Lease], away: frozenset[str]
+    snapshot: Snapshot, leases: Sequence[Lease], returning: frozenset[str]
 ) -> Wanted:
     """What each lease may use, on the devices that can be seen."""
     concerned = set()
@@ -156,7 +156,7 @@ def _wanted(
             continue
         if device.id not in concerned:
             continue
-        limits = device_limits(device, leases, away)
+        limits = device_limits(device, leases, returning)
         for lease_id, limit in limits.items():
             of_lease = wanted.setdefault(lease_id, {})
             of_lease[device.id] = limit
