@@ -64,6 +64,6 @@ def test_the_living_keep_and_the_dead_lose_their_leases_whatever_happens(
     ],
 )
 def test_brokers_that_break_a_rule_are_found_out(sabotage: str, violation: str) -> None:
-    options = ("--part", "chaos", "--ledger", "sqlite", "--operations", "300")
+    options = ("--part", "chaos", "--ledger", "sqlite", "--operations", "150")
     figures = run(*options, "--sabotage", sabotage, is_sabotaged=True)
     assert figures[violation] > 0

@@ -30,6 +30,7 @@ from .journal import lives
 from .keeper import Keeper
 from .observer import Observer
 from .replay import EVERYTHING, incoherent, replay
+from .sabotage import SABOTAGES
 
 ACCIDENT_SECONDS = (3.0, 12.0)
 """Between two accidents of one worker, about."""
@@ -223,7 +224,8 @@ def chaos(
     Args:
         folder: an empty folder for journals.
         report: is told how far it is.
-        sabotage: how the workers' brokers break the rules; empty for not at all.
+        sabotage: how the brokers break the rules, in this process too; empty for not at
+            all.
     """
     started = time.monotonic()
     ledger = SQLLedger(url)
@@ -243,6 +245,8 @@ def chaos(
     finally:
         crew.end()
     _wait_for_orphans(folder)
+    if sabotage:
+        SABOTAGES[sabotage]()
     _drain(url, observer, extra_turns, extra_stretches, report)
     problems = observer.read_journals() + crew.failures
     figures = {
