@@ -732,6 +732,7 @@ def test_a_reading_transaction_sees_one_moment(
     ledger, other = SQLLedger(url), SQLLedger(url)
     lease = grant(ledger, wish("r-1"))
     with ledger._reading() as rows:
+        assert rows.version  # it sees the moment of its first reading
         other.submit(wish("r-2"))
         other.step(lease.id, lease.token, LeaseTransition.FAIL, 1.0)
         assert rows.queued("box") == []
