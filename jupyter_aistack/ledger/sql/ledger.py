@@ -12,12 +12,13 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import URL
 
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
@@ -70,6 +71,7 @@ class SQLLedger(TransactionalLedger):
         self._renew_locks()
         self._opened: OpenDatabase | None = None
         self._presence: Presence | None = None
+        _import_driver(self._url)
         # Before it is opened: another thread may fork while one opens it.
         _ledgers.add(self)
 
@@ -252,6 +254,17 @@ class SQLLedger(TransactionalLedger):
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._presence_lock = threading.Lock()
+
+
+def _import_driver(url: URL) -> None:
+    """Import a server's driver now: a child that is forked while another thread imports
+    it would wait for that import for ever.
+    """
+    if is_sqlite(url):
+        return
+    with suppress(ImportError):  # said when the ledger is used
+        url.get_dialect()
+        from . import postgresql as _postgresql  # noqa: F401
 
 
 def _close_before_fork() -> None:

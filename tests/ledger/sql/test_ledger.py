@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import stat
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -892,3 +893,15 @@ def test_every_field_of_a_lease_survives_the_file(
             active, state=ended.state, outcome=Outcome.ABANDONED, ended_at=1.0 / 3 + 1
         )
     )
+
+
+def test_a_servers_driver_is_imported_before_any_thread_can_fork() -> None:
+    code = (
+        "import sys; from jupyter_aistack.ledger.sql.ledger import SQLLedger;"
+        "SQLLedger('postgresql+psycopg://nobody@127.0.0.1:1/none');"
+        "print('psycopg' in sys.modules)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "True\n"
