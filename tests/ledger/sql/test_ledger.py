@@ -174,6 +174,15 @@ def test_a_file_by_sqlites_own_rules_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_question_mark_in_a_url_is_not_cut_off_with_the_rest(tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnavailable, match=r"^ledger_url: .* write %3F$"):
+        SQLLedger(f"sqlite:///{tmp_path}/a?b.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+    SQLLedger(f"sqlite:///{tmp_path}/a%3Fb.sqlite").events()
+    assert "a?b.sqlite" in {each.name for each in tmp_path.iterdir()}
+
+
 def test_building_a_ledger_touches_nothing(tmp_path: Path) -> None:
     at(tmp_path / "new" / "ledger.sqlite").close()
     assert list(tmp_path.iterdir()) == []
