@@ -187,7 +187,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     },
     "ledger/test_base.py": {
         "core.model.events",
-        "core.model.request",
         "ledger.apply_plan",
         "ledger.lease_end",
         "ledger.rows",

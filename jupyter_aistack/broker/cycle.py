@@ -102,7 +102,7 @@ class SchedulingCycle:
                 cache=self.placement_cache,
             )
             todo = _own_part(todo, snapshot, self._host_state.devices.allowance)
-            todo = with_limits(todo, snapshot, now)
+            todo = with_limits(todo, snapshot, now, _elsewhere(snapshot))
             if todo.is_empty:
                 self._unprepare_ended(prepared, live)
                 self.limits.settle(todo, snapshot.leases)
@@ -163,6 +163,14 @@ class SchedulingCycle:
         for lease in prepared:
             if lease.id not in live:
                 self._host_state.devices.unprepare(lease)
+
+
+def _elsewhere(snapshot: Snapshot) -> frozenset[str]:
+    """Ids of the leases with a ceiling that are held in other PID namespaces, whose
+    brokers see other processes.
+    """
+    elastic = (lease for lease in snapshot.leases if lease.up_to is not None)
+    return frozenset(lease.id for lease in elastic if not is_here(lease.holder))
 
 
 def _own_part(todo: Plan, snapshot: Snapshot, allowance: str) -> Plan:

@@ -246,6 +246,7 @@ class DeviceManager:
     def adjust(self, lease: Lease, pids: Collection[int]) -> LimitEffect:
         """Hold a lease in use to its limits of now. Raises `ProviderError`."""
         devices = {d.id: d for d in self.inventory().devices}
+        self._prepared[lease.id] = lease  # by whomever; undone here as well
         owners = self._owners_of(lease)
         return weakest([each.adjust(lease, devices, pids) for each in owners])
 

@@ -5,7 +5,6 @@ they leave, raised after it.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -18,7 +17,9 @@ from jupyter_aistack.exceptions import AIStackError, ProviderError
 
 from .host_state import HostState
 
-log = logging.getLogger("jupyter_aistack")
+_UNTOUCHED = frozenset({LeaseState.GRANTED, LeaseState.RELEASING})
+"""What is not in use yet is made ready with its limits; what is being torn down is left
+alone."""
 
 Pids = Callable[[Iterable[Lease]], Mapping[str, frozenset[int]]]
 
@@ -39,6 +40,7 @@ class LimitEnforcer:
         self._host_state = host_state
         self._pids = pids
         self._applied: dict[str, Limits] = {}
+        self._seen: set[str] = set()
 
     def started_with(self, lease: Lease) -> None:
         """A process is about to start with what a lease may use now."""
@@ -65,7 +67,9 @@ class LimitEnforcer:
         held = [each for each in leases if each.limits and each.id not in ended]
         current = [after.get(lease.id, lease) for lease in held]
         live = {lease.id for lease in current}
-        self._applied = {i: each for i, each in self._applied.items() if i in live}
+        for lease_id in self._seen - live:
+            self._applied.pop(lease_id, None)
+        self._seen = live
         due = [
             lease for lease in current if self._applied.get(lease.id) != lease.limits
         ]
@@ -76,8 +80,7 @@ class LimitEnforcer:
         return is_lowered(self._applied.get(lease.id, ()), lease.limits)
 
     def _apply(self, leases: Sequence[Lease]) -> None:
-        # What is not in use yet is made ready with its limits.
-        used = [lease for lease in leases if lease.state is not LeaseState.GRANTED]
+        used = [lease for lease in leases if lease.state not in _UNTOUCHED]
         if not used:
             return
         pids = self._pids(used)
@@ -95,8 +98,7 @@ class LimitEnforcer:
     def _effect(self, lease: Lease, pids: frozenset[int]) -> LimitEffect:
         try:
             return self._host_state.devices.adjust(lease, pids)
-        except ProviderError as error:
-            log.warning("the limits of lease %s stay: %s", lease.id, error.message)
+        except ProviderError:  # logged where providers are called
             return LimitEffect.UNKNOWN
 
     def _say(self, lease: Lease, effect: LimitEffect) -> None:

@@ -23,13 +23,17 @@ log = logging.getLogger(__name__)
 
 
 def own_lease(mine: Mapping[str, Any]) -> JSON | None:
-    """The lease of the kernel itself, not of one of its workers.
+    """The lease of the kernel itself, not of one of its workers; also while its device is
+    closed and nothing can be prepared on it.
 
     Args:
         mine: the answer of the ``mine`` verb.
     """
-    prepared = mine["prepared"]
-    return next((lease for lease in mine["leases"] if lease["id"] in prepared), None)
+    leases = mine["leases"]
+    prepared = [lease for lease in leases if lease["id"] in mine["prepared"]]
+    owner = mine["owner"]
+    owned = [lease for lease in leases if _is_owner(lease["holder"], owner)]
+    return next(iter(prepared + owned), None)
 
 
 def waiting_requests(mine: Mapping[str, Any]) -> list[JSON]:

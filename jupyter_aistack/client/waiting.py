@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,6 +13,7 @@ from jupyter_aistack.exceptions import (
     error_from_dict,
 )
 from jupyter_aistack.system.interrupts import DeferredInterrupts
+from jupyter_aistack.system.standard_streams import tell
 
 FIRST_POLL_SECONDS = 0.1
 LAST_POLL_SECONDS = 1.0
@@ -54,29 +53,24 @@ class WaitProgress:
         if now >= self._tell_at and line != self._told:
             self._tell_at = now + TOLD_SECONDS
             self._told = line
-            _print(line)
+            tell(line)
 
     def granted(self) -> None:
         """It waits no longer."""
         if self._told:
             seconds = self._clock() - self._began_at
-            _print(f"aistack: {self._spec} was granted after {seconds:.0f} s")
-
-
-def _print(line: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-        print(line, file=sys.stderr, flush=True)
+            tell(f"aistack: {self._spec} was granted after {seconds:.0f} s")
 
 
 def interruptible(
-    tell: Callable[[float], None], interrupts: DeferredInterrupts
+    on_slow: Callable[[float], None], interrupts: DeferredInterrupts
 ) -> Callable[[float], None]:
-    """`tell`, after which an interrupt that was noted is raised: Ctrl-C need not wait
+    """`on_slow`, after which an interrupt that was noted is raised: Ctrl-C need not wait
     for a driver.
     """
 
     def told(seconds: float) -> None:
-        tell(seconds)
+        on_slow(seconds)
         interrupts.sleep(0)
 
     return told

@@ -56,6 +56,23 @@ _BEFORE = {
 }
 
 
+def named_requests(plan: Plan) -> list[str]:
+    """Ids of the requests that a plan decides."""
+    granted = [
+        action.request.id for action in plan.actions if isinstance(action, Grant)
+    ]
+    return [*granted, *(reject.request_id for reject in plan.rejections())]
+
+
+def named_leases(plan: Plan) -> list[str]:
+    """Ids of the leases that a plan changes."""
+    return [
+        action.lease_id
+        for action in plan.actions
+        if not isinstance(action, Grant | Reject)
+    ]
+
+
 def check(rows: Rows, plan: Plan, now: float) -> None:
     """Refuse a plan that was made for another state of the ledger.
 
@@ -178,20 +195,21 @@ def _grant(rows: Rows, grant: Grant, now: float) -> Event:
         replace(grant.request, state=RequestState.GRANTED, reason="", lease_id=lease.id)
     )
     rows.version += 1
-    return rows.append(lease_event(EventKind.LEASE_GRANTED, lease, now))
+    return _written(rows, lease_event(EventKind.LEASE_GRANTED, lease, now))
 
 
 def _notify(rows: Rows, lease: Lease, action: Notify, now: float) -> Event:
     rows.keep_lease(replace(lease, notice=action.notice))
     rows.version += 1
-    return rows.append(lease_event(EventKind.LEASE_NOTICED, lease, now, action.detail))
+    noticed = lease_event(EventKind.LEASE_NOTICED, lease, now, action.detail)
+    return _written(rows, noticed)
 
 
 def _set_limits(rows: Rows, lease: Lease, action: SetLimits, now: float) -> Event:
     rows.keep_lease(replace(lease, limits=action.limits))
     # A plan that divides the same device goes by the old limits, and is made anew.
     rows.version += 1
-    return rows.append(lease_event(EventKind.LEASE_LIMITS_CHANGED, lease, now))
+    return _written(rows, lease_event(EventKind.LEASE_LIMITS_CHANGED, lease, now))
 
 
 def _begin_transfer(
@@ -221,9 +239,8 @@ def withdraw(rows: Rows, lease: Lease, now: float, detail: str) -> Event:
     """Withdraw the notice of a lease."""
     rows.keep_lease(replace(lease, notice=None))
     rows.version += 1
-    return rows.append(
-        lease_event(EventKind.LEASE_NOTICE_WITHDRAWN, lease, now, detail)
-    )
+    withdrawn = lease_event(EventKind.LEASE_NOTICE_WITHDRAWN, lease, now, detail)
+    return _written(rows, withdrawn)
 
 
 def touch(rows: Rows, lease: Lease, now: float) -> None:
@@ -243,6 +260,11 @@ def set_request_state(
     """Write down what a request has become; it waits no longer."""
     rows.keep_request(decided)
     rows.version += 1
-    return rows.append(
-        Event(kind=kind, at=now, request_id=decided.id, detail=decided.reason)
+    return _written(
+        rows, Event(kind=kind, at=now, request_id=decided.id, detail=decided.reason)
     )
+
+
+def _written(rows: Rows, event: Event) -> Event:
+    rows.append(event)
+    return event

@@ -110,7 +110,8 @@ class Ledger(ABC):
 
     @abstractmethod
     def apply(self, plan: Plan, now: float) -> tuple[Event, ...]:
-        """Carry out a plan, whole or not at all, and return what happened.
+        """Carry out a plan, whole or not at all, and return what happened, without its
+        place in the history.
 
         A granted request gets a lease with a fresh token. What the plan says about a
         lease that has ended meanwhile is left out.

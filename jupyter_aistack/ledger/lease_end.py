@@ -73,7 +73,9 @@ def end(
     rows.keep_lease(ended)
     _charge(rows, ended, half_life_seconds)
     rows.version += 1
-    return ended, rows.append(lease_event(_EVENTS[ended.outcome], ended, at, detail))
+    event = lease_event(_EVENTS[ended.outcome], ended, at, detail)
+    rows.append(event)
+    return ended, event
 
 
 def _charge(rows: Rows, ended: Lease, half_life_seconds: float) -> None:

@@ -79,6 +79,9 @@ class _MemoryRows:
         self._spans: dict[tuple[str, str, str, str, float], CellInterval] = {}
         self._events: list[Event] = []
 
+    def expect(self, **_expected: object) -> None:
+        """Nothing is waited for."""
+
     def next_token(self) -> int:
         self._token += 1
         return self._token
@@ -238,10 +241,8 @@ class _MemoryRows:
             if span.host == host and is_old:
                 del self._spans[place]
 
-    def append(self, event: Event) -> Event:
-        written = replace(event, sequence=len(self._events) + 1)
-        self._events.append(written)
-        return written
+    def append(self, event: Event) -> None:
+        self._events.append(replace(event, sequence=len(self._events) + 1))
 
     def events(self, after: int, limit: int) -> list[Event]:
         return self._events[after : after + limit]

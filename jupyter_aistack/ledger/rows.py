@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -28,6 +29,21 @@ class Rows(Protocol):
     """
 
     version: int
+
+    def expect(
+        self,
+        *,
+        due_at: float | None = None,
+        leases: Iterable[str] = (),
+        requests: Iterable[str] = (),
+    ) -> None:
+        """Say what will be read in a moment, so that a server need be waited for once.
+
+        Args:
+            due_at: a time for which `due`, or in a reading transaction `is_any_due`,
+                will be called.
+            leases, requests: ids of those that will be looked up.
+        """
 
     def next_token(self) -> int:
         """A number larger than any given before."""
@@ -123,8 +139,8 @@ class Rows(Protocol):
         before another.
         """
 
-    def append(self, event: Event) -> Event:
-        """Write an event at the end of the history and return it with its sequence."""
+    def append(self, event: Event) -> None:
+        """Write an event at the end of the history, which gives it its sequence."""
 
     def events(self, after: int, limit: int) -> list[Event]: ...
 

@@ -25,9 +25,17 @@ from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.request import Holder, Request, RequestState
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.units import format_duration
-from jupyter_aistack.core.scheduling.lease_ends import notice_after_pause
+from jupyter_aistack.core.scheduling.lease_ends import after_pause
 
-from .apply_plan import apply_action, check, keep_residence, set_request_state, touch
+from .apply_plan import (
+    apply_action,
+    check,
+    keep_residence,
+    named_leases,
+    named_requests,
+    set_request_state,
+    touch,
+)
 from .base import LedgerState
 from .device_transactions import DeviceTransactions
 from .host_transactions import HostTransactions
@@ -79,7 +87,7 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
             )
 
     def submit(self, request: Request) -> Request:
-        with self._changing(request.submitted_at) as rows:
+        with self._changing(request.submitted_at, requests=[request.id]) as rows:
             # A caller that got no answer sends the same request again.
             known = rows.request(request.id)
             if known is None:
@@ -101,7 +109,7 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
             return written
 
     def cancel(self, request_id: str, now: float, reason: str = "") -> Request:
-        with self._changing(now) as rows:
+        with self._changing(now, requests=[request_id]) as rows:
             request = find_request(rows, request_id)
             if request.state is not RequestState.QUEUED:
                 return request
@@ -110,7 +118,7 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
             return cancelled
 
     def rebind(self, request_id: str, now: float, holder: Holder) -> Request:
-        with self._changing(now) as rows:
+        with self._changing(now, requests=[request_id]) as rows:
             request = find_request(rows, request_id)
             if request.state is not RequestState.QUEUED or request.holder == holder:
                 return request
@@ -126,6 +134,9 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
 
     def apply(self, plan: Plan, now: float) -> tuple[Event, ...]:
         with self._writing() as rows:
+            rows.expect(
+                due_at=now, leases=named_leases(plan), requests=named_requests(plan)
+            )
             # Checked before anything is changed, expiries too: they only free what the
             # plan holds for taken.
             check(rows, plan, now)
@@ -145,7 +156,7 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
         **changes: object,
     ) -> Lease:
         _allow(changes, STEP_FIELDS)
-        with self._changing(now) as rows:
+        with self._changing(now, leases=[lease_id]) as rows:
             lease = guarded_lease(rows, lease_id, token)
             # Releasing a lease twice is releasing it once; any other step on a lease
             # that has ended tells its holder so.
@@ -186,13 +197,13 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
         return after
 
     def renew(self, lease_id: str, token: int, now: float, expires_at: float) -> Lease:
-        with self._changing(now) as rows:
+        with self._changing(now, leases=[lease_id]) as rows:
             lease = live_lease(rows, lease_id, token)
-            notice = notice_after_pause(lease, now)
-            if notice != lease.notice:
+            resumed = after_pause(lease, now)
+            if resumed != lease:
                 rows.version += 1
             kept_until = _within_end(expires_at, lease.ends_at)
-            return _keep(rows, lease, expires_at=kept_until, notice=notice)
+            return _keep(rows, resumed, expires_at=kept_until)
 
     def extend(
         self,
@@ -203,7 +214,7 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
         *,
         expires_at: float | None = None,
     ) -> Lease:
-        with self._changing(now) as rows:
+        with self._changing(now, leases=[lease_id]) as rows:
             lease = live_lease(rows, lease_id, token)
             renewed = lease.expires_at if expires_at is None else expires_at
             kept_until = _within_end(renewed, ends_at)
@@ -224,7 +235,7 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
         **changes: object,
     ) -> Lease:
         _allow(changes, BIND_FIELDS)
-        with self._changing(now) as rows:
+        with self._changing(now, leases=[lease_id]) as rows:
             lease = live_lease(rows, lease_id, token)
             # Plans that take its old holder for dead, or go by its old notice, must be
             # made anew.
@@ -244,7 +255,7 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
         *,
         conditions: ConditionUpdate | None = None,
     ) -> Lease:
-        with self._changing(now) as rows:
+        with self._changing(now, leases=[lease_id]) as rows:
             lease = live_lease(rows, lease_id, token)
             rows.append(lease_event(kind, lease, now, detail))
             if conditions is None:
@@ -258,7 +269,7 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
         now: float,
         change: Callable[[DeviceState], DeviceState],
     ) -> Lease:
-        with self._changing(now) as rows:
+        with self._changing(now, leases=[lease_id]) as rows:
             lease = live_lease(rows, lease_id, token)
             after = change(lease.residence) if lease.residence is not None else None
             if after is None or after == lease.residence:
@@ -281,7 +292,7 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
         wanted = [lease_id for lease_id in dict.fromkeys(lease_ids) if is_id(lease_id)]
         if not wanted:
             return
-        with self._changing(now) as rows:
+        with self._changing(now, leases=wanted) as rows:
             for lease_id in wanted:
                 lease = rows.lease(lease_id)
                 if lease is not None and lease.is_live:
@@ -314,7 +325,7 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
             return reservation
 
     def lease(self, lease_id: str, now: float) -> Lease:
-        with self._seeing(now) as rows:
+        with self._seeing(now, leases=[lease_id]) as rows:
             return find_lease(rows, lease_id)
 
     def request(self, request_id: str) -> Request:

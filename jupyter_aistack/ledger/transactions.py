@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from jupyter_aistack.exceptions import InvalidTransition, LeaseError
@@ -35,22 +35,38 @@ class Transactions(Ledger):
         """
 
     @contextmanager
-    def _seeing(self, now: float) -> Iterator[Rows]:
+    def _seeing(self, now: float, *, leases: Iterable[str] = ()) -> Iterator[Rows]:
         """A reading transaction in which no lease lives past the end its user asked for.
 
         Those that do are ended for real first, not merely hidden: a plan may count on
         their slices.
+
+        Args:
+            leases: ids of those that will be looked up.
         """
         with self._reading() as rows:
+            rows.expect(due_at=now, leases=leases)
             if not rows.is_any_due(now):
                 yield rows
                 return
-        with self._changing(now) as rows:
+        with self._changing(now, leases=leases) as rows:
             yield rows
 
     @contextmanager
-    def _changing(self, now: float) -> Iterator[Rows]:
+    def _changing(
+        self,
+        now: float,
+        *,
+        leases: Iterable[str] = (),
+        requests: Iterable[str] = (),
+    ) -> Iterator[Rows]:
+        """A writing transaction, likewise.
+
+        Args:
+            leases, requests: ids of those that will be looked up.
+        """
         with self._writing() as rows:
+            rows.expect(due_at=now, leases=leases, requests=requests)
             expire_due(rows, now, self.half_life_seconds)
             yield rows
 

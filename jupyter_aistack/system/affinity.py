@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 
 def rebind(
-    pids: Iterable[int], guaranteed: Collection[int], cores: Collection[int]
+    pids: Collection[int], guaranteed: Collection[int], cores: Collection[int]
 ) -> bool:
     """Bind all threads of some processes to `cores`, which were bound to others before.
 
@@ -19,17 +19,19 @@ def rebind(
     Returns:
         Whether any process was there, and all could be bound.
     """
-    is_any = False
-    for pid in pids:
-        for thread in _threads_of(pid):
-            is_any = True
+    seen: set[int] = set()
+    # Until a look shows none that is new: one that was started meanwhile, by a thread
+    # that was not bound yet, has the cores of before.
+    while threads := set(_threads_of(pids)) - seen:
+        seen |= threads
+        for thread in threads:
             try:
                 _rebind_thread(thread, set(guaranteed), set(cores))
             except ProcessLookupError:  # it ended meanwhile
                 continue
             except OSError:  # another user's, or no core is left to its control group
                 return False
-    return is_any
+    return bool(seen)
 
 
 def _rebind_thread(thread: int, guaranteed: set[int], cores: set[int]) -> None:
@@ -41,7 +43,8 @@ def _rebind_thread(thread: int, guaranteed: set[int], cores: set[int]) -> None:
         os.sched_setaffinity(thread, wanted)
 
 
-def _threads_of(pid: int) -> Iterator[int]:
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{pid}/task").iterdir():
-            yield int(entry.name)
+def _threads_of(pids: Collection[int]) -> Iterator[int]:
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for entry in Path(f"/proc/{pid}/task").iterdir():
+                yield int(entry.name)

@@ -47,9 +47,12 @@ def killed(
 
 
 def is_running(process: psutil.Process) -> bool:
-    """Whether a process has not ended; one that its parent has not collected yet has."""
+    """Whether a process has not ended with all its threads; one that its parent has not
+    collected yet has.
+    """
     try:
-        is_zombie = process.status() == psutil.STATUS_ZOMBIE
-        return process.is_running() and not is_zombie
+        is_first_thread_over = process.status() == psutil.STATUS_ZOMBIE
+        is_over = is_first_thread_over and process.num_threads() <= 1
+        return process.is_running() and not is_over
     except psutil.NoSuchProcess:
         return False

@@ -20,6 +20,7 @@ _STATE = 0
 _PARENT = 1
 _USER_TICKS = 11
 _SYSTEM_TICKS = 12
+_THREADS = 17
 _START_TICKS = 19
 """Places in ``/proc/PID/stat`` after the name; see proc(5), which counts from 1 and
 begins with pid and name.
@@ -106,7 +107,8 @@ def is_local(process: ProcessIdentity) -> bool:
 
 
 def liveness(process: ProcessIdentity) -> Liveness:
-    """Whether a process lives, as far as this process can see. A zombie does not.
+    """Whether a process lives, as far as this process can see. A zombie does not, unless
+    only its first thread has ended: the others may still use a device.
 
     A process of another machine, or of a PID namespace that is neither this process's
     own nor below it, is unknown.
@@ -137,7 +139,8 @@ def _liveness_here(pid: int, since: float | None) -> Liveness:
 
 
 def _liveness_by(fields: list[bytes], since: float | None) -> Liveness:
-    if fields[_STATE] in (b"Z", b"X"):
+    is_first_thread_over = fields[_STATE] in (b"Z", b"X")
+    if is_first_thread_over and int(fields[_THREADS]) <= 1:
         return Liveness.GONE
     tolerated = _SAME_TICK / _ticks_per_second()
     is_same = since is None or abs(_start_of(fields) - since) < tolerated

@@ -11,7 +11,6 @@ from jupyter_aistack.core.enforcement.preparation import Preparation
 from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.device import (
     Device,
-    DeviceKind,
     Enforcement,
     ProcessUse,
 )
@@ -36,33 +35,19 @@ from jupyter_aistack.exceptions import (
     Unsatisfiable,
 )
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.system.pid_namespace import PidNamespace
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
+from tests.fakes.bare_provider import BareProvider, Leases, Pids
 
 
-class Bench(Provider):
+class Bench(BareProvider):
     """One GPU whose every answer a test may set."""
 
     name = "bench"
 
     def __init__(self) -> None:
-        self.processes: tuple[ProcessUse, ...] = ()
-        self.failure: Exception | None = None
+        super().__init__()
         self.undone: list[str] = []
-
-    def discover(self, host: str) -> tuple[Device, ...]:
-        if self.failure:
-            raise self.failure
-        gpu = Device(
-            id="GPU-0",
-            host=host,
-            kind=DeviceKind.GPU,
-            index=0,
-            name="H100",
-            memory_bytes=80 * GIB,
-        )
-        return (Device(**{**gpu.__dict__, "processes": self.processes}),)
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         return Preparation(
@@ -72,12 +57,8 @@ class Bench(Provider):
     def unprepare(self, lease: Lease) -> None:
         self.undone.append(lease.id)
 
-    def sample(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-        since: float | None = None,
+    def measure(
+        self, devices: Mapping[str, Device], leases: Leases, pids: Pids
     ) -> Mapping[str, DeviceSample]:
         used = {i: Usage(memory_bytes=len(pids.get(i, ()))) for i in leases}
         return {i: DeviceSample(memory_bytes=1, leases=used) for i in devices}
@@ -310,7 +291,7 @@ def test_a_cancelled_request_is_never_granted(broker: Broker) -> None:
 
 def test_a_broken_driver_is_reported_and_the_rest_goes_on(clock: ManualClock) -> None:
     broken = Bench()
-    broken.failure = DriverNotFound("no driver answers")
+    broken.failures["discover"] = DriverNotFound("no driver answers")
     broker = Broker(MemoryLedger(), [broken, Bench()], host="testbox", clock=clock)
     assert broker.inventory().problems == ("bench: no driver answers",)
     assert lease_of(broker, "1/4").slices[0].device_id == "GPU-0"
@@ -321,7 +302,7 @@ def test_a_driver_that_falls_silent_keeps_its_devices_and_their_queue(
 ) -> None:
     first = lease_of(broker, "1")
     waiting = broker.submit("1/4", holder("kernel-2"))
-    bench.failure = ProviderError("the driver does not answer")
+    bench.failures["discover"] = ProviderError("the driver does not answer")
     clock.advance(3)
     broker.renew(first.id, first.token)
     broker.release(first.id, first.token)
@@ -329,7 +310,7 @@ def test_a_driver_that_falls_silent_keeps_its_devices_and_their_queue(
     assert "the driver does not answer" in broker.queue()[0].reason
     broker.submit("1/2", holder("kernel-3"))
     assert "does not answer" in broker.queue()[1].reason
-    bench.failure = None
+    bench.failures.clear()
     clock.advance(3)
     broker.cycle()
     assert broker.request(waiting.id).state is RequestState.GRANTED

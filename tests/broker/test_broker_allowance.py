@@ -9,61 +9,36 @@ import pytest
 from jupyter_aistack.broker.api.caller import Caller
 from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.core.enforcement.preparation import Preparation
-from jupyter_aistack.core.model.device import Device, DeviceKind
-from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.request import Holder, Request, RequestState
 from jupyter_aistack.core.model.sample import DeviceSample
-from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
-from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.testing import ManualClock, holder
+from tests.fakes.bare_provider import BareProvider, Leases, Pids
 
 ALL = (0, 1, 2, 3)
 
 
-class Shown(Provider):
+class Shown(BareProvider):
     """The GPUs of these numbers, of four that the host has."""
 
     name = "shown"
 
-    def __init__(self, numbers: tuple[int, ...]) -> None:
-        self._numbers = numbers
+    def __init__(self, *numbers: int) -> None:
+        super().__init__(*numbers)
         self.counter = 0
 
     @property
     def allowance(self) -> str:
-        return "" if self._numbers == ALL else ",".join(map(str, self._numbers))
+        return "" if self.numbers == ALL else ",".join(map(str, self.numbers))
 
-    def discover(self, host: str) -> tuple[Device, ...]:
-        return tuple(
-            Device(
-                id=f"GPU-{number}",
-                host=host,
-                kind=DeviceKind.GPU,
-                index=number,
-                name="H100",
-                memory_bytes=80 * GIB,
-            )
-            for number in self._numbers
-        )
-
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        return Preparation()
-
-    def sample(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-        since: float | None = None,
+    def measure(
+        self, devices: Mapping[str, Device], leases: Leases, pids: Pids
     ) -> Mapping[str, DeviceSample]:
-        return {
-            device_id: DeviceSample(millijoules=self.counter, others=0.0)
-            for device_id in devices
-        }
+        sample = DeviceSample(millijoules=self.counter, others=0.0)
+        return dict.fromkeys(devices, sample)
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -92,7 +67,7 @@ def launched(
     def build(numbers: tuple[int, ...]) -> Broker:
         broker = Broker(
             ledger,
-            [Shown(numbers)],
+            [Shown(*numbers)],
             host="testbox",
             clock=clock,
             is_alive=lambda pid, since: pid not in gone,

@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import pytest
 
 from jupyter_aistack.broker.api.figures import figures_of
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.guarded_provider import GuardedProvider
-from jupyter_aistack.core.enforcement.preparation import Preparation
-from jupyter_aistack.core.model.device import Device, DeviceKind, Fault
+from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.core.model.sample import DeviceSample, Usage
@@ -21,83 +19,21 @@ from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.wire.visibility import Visibility
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError, Refused
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.server.rest.metrics import exposition
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
+from tests.fakes.bare_provider import BareProvider, Leases, Pids
 
 
-class Moody(Provider):
-    """One GPU; each of its methods raises what `failures` names, or gives what
-    `answers` does."""
+class Moody(BareProvider):
+    """One GPU that is in use by everybody."""
 
     name = "moody"
 
-    def __init__(self) -> None:
-        self.failures: dict[str, BaseException] = {}
-        self.answers: dict[str, Any] = {}
-
-    def _at(self, method: str, otherwise: Any) -> Any:
-        if method in self.failures:
-            raise self.failures[method]
-        return self.answers.get(method, otherwise)
-
-    def discover(self, host: str) -> tuple[Device, ...]:
-        gpu = Device(
-            id="GPU-0",
-            host=host,
-            kind=DeviceKind.GPU,
-            index=0,
-            name="H100",
-            memory_bytes=80 * GIB,
-        )
-        return self._at("discover", (gpu,))  # type: ignore[no-any-return]
-
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        return self._at("prepare", Preparation())  # type: ignore[no-any-return]
-
-    def unprepare(self, lease: Lease) -> None:
-        self._at("unprepare", None)
-
-    def enter(self, lease: Lease, pid: int) -> None:
-        self._at("enter", None)
-
-    def clients(self, lease: Lease) -> frozenset[int] | None:
-        return self._at("clients", frozenset())  # type: ignore[no-any-return]
-
-    def terminate(self, lease: Lease, pid: int) -> None:
-        self._at("terminate", None)
-
-    def driver_version(self) -> str:
-        return self._at("driver_version", "1.0")  # type: ignore[no-any-return]
-
-    def faults(self) -> tuple[Fault, ...]:
-        return self._at("faults", ())  # type: ignore[no-any-return]
-
-    def sample(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-        since: float | None = None,
+    def measure(
+        self, devices: Mapping[str, Device], leases: Leases, pids: Pids
     ) -> Mapping[str, DeviceSample]:
         used = dict.fromkeys(leases, Usage(memory_bytes=GIB))
-        sample = DeviceSample(memory_bytes=GIB, leases=used)
-        return self._at("sample", dict.fromkeys(devices, sample))  # type: ignore[no-any-return]
-
-    def has_moved(self, lease: Lease) -> None:
-        self._at("has_moved", None)
-
-    def simulated_state(self, lease: Lease) -> int | None:
-        return self._at("simulated_state", None)  # type: ignore[no-any-return]
-
-    def plan_room(self, wanted: Any, leased: Any) -> Any:
-        return self._at("plan_room", None)
-
-    def make_room(self, wanted: Any, leased: Any) -> Any:
-        return self._at("make_room", ())
-
-    def close(self) -> None:
-        self._at("close", None)
+        return dict.fromkeys(devices, DeviceSample(memory_bytes=GIB, leases=used))
 
 
 UNPROMISED = (RuntimeError("boom"), OSError(5, "boom"), KeyError("boom"))

@@ -318,13 +318,13 @@ def test_a_driver_that_is_gone_while_it_is_watched_does_not_end_the_watch(
     broker: Broker, look: Any, lists: Lists
 ) -> None:
     lease = lease_of(broker)
-    lists.failure = ProviderError("the NVIDIA driver closed the connection")
+    lists.failures["sample"] = ProviderError("the NVIDIA driver closed the connection")
     look({})
     assert (
         conditions_text(broker.lease(lease.id).conditions)
         == f"memory unknown: {UNMEASURED}"
     )
-    lists.failure = None
+    lists.failures.clear()
     look({SELF: 1})
     assert conditions_text(broker.lease(lease.id).conditions) == ""
 

@@ -19,50 +19,33 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
     UsageSummary,
 )
-from jupyter_aistack.core.enforcement.preparation import Preparation
-from jupyter_aistack.core.model.device import Device, DeviceKind
+from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.server.maintenance.loop import renew_leases
 from jupyter_aistack.testing import ManualClock, holder
+from tests.fakes.bare_provider import BareProvider, Leases, Pids
 
 
-class Metered(Provider):
+class Metered(BareProvider):
     """One GPU whose counter and whose leases' activity a test sets."""
 
     name = "metered"
+    memory_bytes = 140 * GIB
 
     def __init__(self) -> None:
+        super().__init__()
         self.counter: int | None = 1_000_000
         self.busy: dict[str, float] = {}
         self.others: float | None = 0.0
         self.looks: list[set[str]] = []
 
-    def discover(self, host: str) -> tuple[Device, ...]:
-        gpu = Device(
-            id="GPU-0",
-            host=host,
-            kind=DeviceKind.GPU,
-            index=0,
-            name="H200",
-            memory_bytes=140 * GIB,
-        )
-        return (gpu,)
-
-    def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
-        return Preparation()
-
-    def sample(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-        since: float | None = None,
+    def measure(
+        self, devices: Mapping[str, Device], leases: Leases, pids: Pids
     ) -> Mapping[str, DeviceSample]:
         self.looks.append(set(leases))
         used = {

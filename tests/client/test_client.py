@@ -18,6 +18,7 @@ from jupyter_aistack.client import client as clients
 from jupyter_aistack.client.client import Client, LeaseHandle, request
 from jupyter_aistack.client.durations import lease_seconds, patience_seconds
 from jupyter_aistack.client.embedded import EmbeddedTransport
+from jupyter_aistack.client.lease_guard import own_lease
 from jupyter_aistack.client.runtime import attach as attaching
 from jupyter_aistack.client.transports import SocketTransport, Transport
 from jupyter_aistack.core.model.condition import conditions_text
@@ -489,3 +490,12 @@ def test_the_front_door_tells_its_arguments_without_a_self() -> None:
         request.__name__,
         "AcquireTimeout: not within" in (request.__doc__ or ""),
     ) == ("request", True)
+
+
+def test_a_lease_on_a_closed_device_is_still_the_kernels_own() -> None:
+    """Nothing can be prepared on a device that is closed."""
+    worker = {"id": "l-1", "holder": {"id": "w-1", "kind": "worker"}}
+    own = {"id": "l-2", "holder": {"id": "k-1", "kind": "kernel"}}
+    mine: dict[str, Any] = {"owner": "k-1", "leases": [worker, own], "prepared": {}}
+    assert own_lease(mine) == own
+    assert own_lease({**mine, "leases": [worker]}) is None

@@ -56,15 +56,22 @@ def test_a_longer_wait_says_what_for_and_where_in_the_queue_and_how_it_ended(
     ]
 
 
-def test_a_stderr_that_is_closed_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Closed:
-        def write(self, text: str) -> int:
-            raise BrokenPipeError
+class Closed:
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
 
+
+@pytest.mark.parametrize("stderr", [Closed(), None])
+def test_a_stderr_that_is_closed_ends_no_wait(
+    stderr: Closed | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     clock = Clock()
     progress = WaitProgress("1/2", clock=clock)
     clock.now += SILENT_SECONDS
     with monkeypatch.context() as patch:
-        patch.setattr(sys, "stderr", Closed())
+        patch.setattr(sys, "stderr", stderr)
         progress.waits(None, "not planned yet")
         progress.granted()
+    assert capsys.readouterr().out == ""

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.devices import DeviceManager
 from jupyter_aistack.core.enforcement.preparation import Preparation
-from jupyter_aistack.core.model.device import Device, DeviceKind, Fault
+from jupyter_aistack.core.model.device import Device, Fault
 from jupyter_aistack.core.model.device_health import UNKNOWN_HEALTH, DeviceFault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample, UnitSample, Usage
-from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import PrepareFailed
 from jupyter_aistack.providers.base import Provider
 
+from .bare_provider import BareProvider, Leases, Pids
 
-class Lists(Provider):
+
+class Lists(BareProvider):
     """One GPU of 80 GiB, and what each process holds there."""
 
     name = "lists"
 
     def __init__(self) -> None:
+        super().__init__()
         self.held: Mapping[int, int | None] | None = {}
-        self.failure: Exception | None = None
         self.asked = 0
         self.broken: tuple[Fault, ...] = ()
         self.health = UNKNOWN_HEALTH
@@ -33,15 +35,10 @@ class Lists(Provider):
     def discover(self, host: str) -> tuple[Device, ...]:
         closed = "failed; it is looked at again" if self.broken else ""
         problem = self.health.problem or closed
-        known = {
-            "id": "GPU-0",
-            "host": host,
-            "kind": DeviceKind.GPU,
-            "index": 0,
-            "name": "H100",
-        }
-        what = {"problem": problem, "health": self.health}
-        return (Device(**known, **what, memory_bytes=80 * GIB),)  # type: ignore[arg-type]
+        return tuple(
+            replace(gpu, problem=problem, health=self.health)
+            for gpu in super().discover(host)
+        )
 
     def restore_faults(self, faults: Sequence[DeviceFault]) -> None:
         self.restored = faults
@@ -49,21 +46,15 @@ class Lists(Provider):
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         if self.is_closed:
             raise PrepareFailed("the device is closed")
-        return Preparation()
+        return super().prepare(lease, devices)
 
     def faults(self) -> tuple[Fault, ...]:
         return self.broken
 
-    def sample(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-        since: float | None = None,
+    def measure(
+        self, devices: Mapping[str, Device], leases: Leases, pids: Pids
     ) -> Mapping[str, DeviceSample]:
         self.asked += 1
-        if self.failure:
-            raise self.failure
         used = {i: Usage(memory_bytes=len(pids[i])) for i in leases if i in pids}
         units = {"GPU-0": UnitSample(memory=self.held)}
         return {"GPU-0": DeviceSample(units=units, leases=used)}

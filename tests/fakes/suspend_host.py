@@ -99,6 +99,7 @@ class FakeGPUs(BareProvider):
     name = "gpu"
 
     def __init__(self, machine: Machine) -> None:
+        super().__init__()
         self.machine = machine
 
     def discover(self, host: str) -> tuple[Device, ...]:

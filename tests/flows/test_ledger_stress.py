@@ -19,7 +19,7 @@ from tests.paths import ROOT
 from tests.stress import replay
 from tests.stress.actor import TTL_SECONDS
 from tests.stress.journal import lives, notes
-from tests.stress.observer import Observer
+from tests.stress.observer import UNSEEN_SECONDS, Observer
 
 __all__ = ["grant", "wish"]
 
@@ -147,6 +147,27 @@ def test_the_observer_finds_what_the_dead_hold_after_their_time(
     watch.turns = [2]
     watch.observer.look()
     assert len(watch.observer.observations.lingering) == 2
+
+
+def test_the_observer_gives_time_to_what_is_being_released(
+    history: SQLLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock(0.0)
+    monkeypatch.setattr("tests.stress.observer.time.monotonic", clock)
+    watch = Watch(history, tmp_path)
+    watch.is_living = False
+    (lease, _) = history.leases(5.0)
+    history.step(lease.id, lease.token, LeaseTransition.RELEASE, 5.0)
+    for turns, seconds in ((0, 0.0), (0, TTL_SECONDS + 0.1), (2, 0.0)):
+        watch.turns = [turns]
+        clock.advance(seconds)
+        watch.observer.look()
+    assert lease.id not in watch.observer.observations.lingering
+    for turns, seconds in ((2, UNSEEN_SECONDS), (4, 0.0)):
+        watch.turns = [turns]
+        clock.advance(seconds)
+        watch.observer.look()
+    assert lease.id in watch.observer.observations.lingering
 
 
 def test_a_journal_tells_who_lives(tmp_path: Path) -> None:

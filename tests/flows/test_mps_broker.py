@@ -230,7 +230,7 @@ def test_a_share_is_given_its_server_and_says_what_must_be_found(
     assert prepared.environment["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == f"0={20 * 1024}M"
     assert prepared.environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "25"
     assert (
-        prepared.environment["AISTACK_MEMORY_FRACTION"] == "0.245117"
+        prepared.environment["AISTACK_MEMORY_FRACTION"] == "0.243750"
     )  # of all the GPU has, which it is shown
     assert prepared.expects == Expectation(
         visible=("GPU-0",),

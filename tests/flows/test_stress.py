@@ -7,14 +7,16 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from tests.ledger.conftest import postgres_server, postgres_url, url
 from tests.paths import ROOT
 
 __all__ = ["postgres_server", "postgres_url", "url"]
 
 
-def run(*options: str) -> dict[str, Any]:
-    """The figures of a run without a violation."""
+def run(*options: str, is_sabotaged: bool = False) -> dict[str, Any]:
+    """The figures of a run that finds nothing, or something where it is sabotaged."""
     command = [sys.executable, "-m", "tests.stress", "--processes", "4", "--json"]
     done = subprocess.run(
         [*command, *options],
@@ -24,7 +26,7 @@ def run(*options: str) -> dict[str, Any]:
         timeout=240,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == is_sabotaged, done.stdout + done.stderr
     (figures,) = json.loads(done.stdout.splitlines()[-1]).values()
     assert isinstance(figures, dict)
     return figures
@@ -51,3 +53,17 @@ def test_the_living_keep_and_the_dead_lose_their_leases_whatever_happens(
     assert figures["problems"] == []
     assert figures["operations"] >= 60
     assert figures["events"]["LeaseGranted"] > 3
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "violation"),
+    [
+        ("grant-twice", "double_grants"),
+        ("free-the-living", "lost_by_living"),
+        ("keep-the-dead", "held_by_dead"),
+    ],
+)
+def test_brokers_that_break_a_rule_are_found_out(sabotage: str, violation: str) -> None:
+    options = ("--part", "chaos", "--ledger", "sqlite", "--operations", "150")
+    figures = run(*options, "--sabotage", sabotage, is_sabotaged=True)
+    assert figures[violation] > 0

@@ -14,7 +14,7 @@ import pytest
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.core.enforcement.preparation import Expectation, Preparation
-from jupyter_aistack.core.model.device import Device, DeviceKind
+from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.lease import Lease, Outcome
 from jupyter_aistack.core.model.sample import DeviceSample, UnitSample
 from jupyter_aistack.core.model.units import GIB
@@ -26,9 +26,9 @@ from jupyter_aistack.kernel.teardown import (
     TERM_SECONDS,
     Teardown,
 )
-from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.system.processes import is_alive
 from jupyter_aistack.testing import ManualClock
+from tests.fakes.bare_provider import BareProvider, Leases, Pids
 from tests.fakes.kernel_server import SLEEPER, WriteKernel, active, pid_of
 from tests.fakes.scripted import exchange_providers
 from tests.fakes.waiting import until
@@ -146,30 +146,19 @@ while True:
 """
 
 
-class Card(Provider):
+class Card(BareProvider):
     """One real GPU, with a server that lists clients, as far as anybody here can
     tell.
     """
 
     name = "card"
+    memory_bytes = 140 * GIB
 
     def __init__(self, heard: Path) -> None:
+        super().__init__()
         self.held: dict[int, int | None] = {}
-        self.known: frozenset[int] = frozenset()
         self.done: list[str] = []
-        self.failure: Exception | None = None
         self._heard = heard
-
-    def discover(self, host: str) -> tuple[Device, ...]:
-        gpu = Device(
-            id="GPU-0",
-            host=host,
-            kind=DeviceKind.GPU,
-            index=0,
-            name="H200",
-            memory_bytes=140 * GIB,
-        )
-        return (gpu,)
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         return Preparation(
@@ -177,20 +166,11 @@ class Card(Provider):
             expects=Expectation(threads="1"),
         )
 
-    def sample(
-        self,
-        devices: Mapping[str, Device],
-        leases: Mapping[str, Lease],
-        pids: Mapping[str, frozenset[int]],
-        since: float | None = None,
+    def measure(
+        self, devices: Mapping[str, Device], leases: Leases, pids: Pids
     ) -> Mapping[str, DeviceSample]:
         units = {"GPU-0": UnitSample(memory=self.held, busy={})}
         return {"GPU-0": DeviceSample(units=units)}
-
-    def clients(self, lease: Lease) -> frozenset[int]:
-        if self.failure:
-            raise self.failure
-        return self.known
 
     def terminate(self, lease: Lease, pid: int) -> None:
         self.done.append(f"{self._heard.read_text()}terminate {pid}")
@@ -228,7 +208,7 @@ def start(
         pid = pid_of(kernels, kernel_id)
         await until(heard.exists)
         if on_device:
-            card.held, card.known = {pid: GIB, 1: GIB}, frozenset({pid, 1})
+            card.held, card.answers["clients"] = {pid: GIB, 1: GIB}, frozenset({pid, 1})
         return kernel_id, pid
 
     return started
@@ -283,7 +263,7 @@ async def test_a_server_that_does_not_answer_stops_no_shutdown(
     kernels: Any, broker: Broker, start: Any, card: Card, heard: Path
 ) -> None:
     kernel_id, _ = await start()
-    card.failure = ProviderError("the control daemon does not answer")
+    card.failures["clients"] = ProviderError("the control daemon does not answer")
     await kernels.shutdown_kernel(kernel_id, now=True)
     assert signals(heard) == ["SIGINT", "SIGTERM"]
     assert broker.leases() == ()

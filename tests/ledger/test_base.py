@@ -988,14 +988,15 @@ def test_events_are_numbered_from_one_and_can_be_read_on(
     assert ledger.events(after=-1) == events
 
 
-def test_apply_returns_the_events_as_they_are_written(
+def test_apply_returns_the_events_that_it_writes(
     ledger: Ledger, wish: Wish, grant: Granter
 ) -> None:
     lease = grant(ledger, wish("r-1"))
     written = ledger.apply(
         Plan(version=version(ledger), actions=(end(lease, Outcome.ABANDONED),)), 5.0
     )
-    assert written == ledger.events(after=2)
+    (event,) = ledger.events(after=2)
+    assert written == (replace(event, sequence=0),)
 
 
 def test_text_no_database_can_hold_does_not_hinder_a_write(

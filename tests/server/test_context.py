@@ -69,7 +69,7 @@ def test_what_is_forked_from_a_server_closes_nothing_of_it(
     child = os.fork()
     if child == 0:
         context.close()
-        os._exit(0 if context._broker is broker else 1)
+        os._exit(0 if context.broker is broker else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 

@@ -20,6 +20,7 @@ from tests.fakes.postgres_server import running_server
 
 from .chaos import chaos
 from .deaths import stress
+from .sabotage import SABOTAGES
 
 PARTS = ("deaths", "chaos")
 LEDGERS = ("sqlite", "postgresql")
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 url = stack.enter_context(running_server()).url
             journals = folder / "journals"
             journals.mkdir()
-            figures[name] = chaos(url, journals, *size, report)
+            figures[name] = chaos(url, journals, *size, report, options.sabotage)
     print(json.dumps(figures))
     return 1 if any(map(has_violation, figures.values())) else 0
 
@@ -107,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ledger", choices=LEDGERS, help="only this kind of ledger")
     parser.add_argument(
         "--url", default="", help="an empty ledger for the chaos, of the kind named"
+    )
+    parser.add_argument(
+        "--sabotage",
+        choices=SABOTAGES,
+        default="",
+        help="let the brokers of the chaos break a rule, which must be found",
     )
     parser.add_argument(
         "--json", action="store_true", help="print nothing but the figures"

@@ -1,5 +1,6 @@
-"""A process that asks for, keeps, extends, gives back and forgets leases by chance, by
-a clock that jumps, and knows at any time what it must still have.
+"""A process that asks for, keeps, extends, gives back and forgets leases by chance, and
+knows at any time what it must still have: through a broker of its own, by a clock that
+jumps. Another way is :mod:`.client_actor`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import os
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +23,7 @@ from jupyter_aistack.system.users import current_user
 
 from .devices import SPECS, FixedDevices
 from .journal import GIVEN_BACK, HANDED, LOST, Journal
+from .keeper import Keeper
 
 TTL_SECONDS = 1.5
 MOST_OFFSET = 3.0
@@ -29,6 +32,7 @@ LONG_SECONDS = 3600.0
 FORGOTTEN_SECONDS = 2.0
 """A lease that its living holder forgets ends after so long, as it asked to."""
 MOST_HELD = 3
+KEEP_SECONDS = TTL_SECONDS / 6
 EXTENSION_SECONDS = 10.0
 
 
@@ -47,21 +51,71 @@ class JumpingClock:
         return time.time() + self._offset
 
 
-class Actor:
+class Actor(ABC):
     """One holder, which is one process.
 
     Args:
-        ledger: where it asks.
         folder: of the journals.
         name: of the holder, used by no other.
         seed: what chance starts from.
     """
 
-    def __init__(self, ledger: SQLLedger, folder: Path, name: str, seed: int) -> None:
+    def __init__(self, folder: Path, name: str, seed: int) -> None:
         self.chance = random.Random(seed)
         self.folder = folder
         self.name = name
         self.journal = Journal(folder, name)
+
+    def act(self) -> None:
+        """Do one of the things that an actor does."""
+        actions = self.actions()
+        action = self.chance.choices(list(actions), list(actions.values()))[0]
+        with suppress(AIStackError):
+            action()
+        self.poll()
+
+    @abstractmethod
+    def actions(self) -> dict[Callable[[], None], int]:
+        """What it may do, and how often it does each."""
+
+    @abstractmethod
+    def poll(self) -> None:
+        """Take what has been granted meanwhile."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Report what is lost of all that it must have."""
+
+    @abstractmethod
+    def keep(self, keeper: Callable[[Broker], Keeper]) -> None:
+        """What a thread of it does all the time."""
+
+    @abstractmethod
+    def forked(self, name: str, seed: int) -> Actor:
+        """In a process that was just forked: what acts there, in its own name."""
+
+    @abstractmethod
+    def release_all(self) -> None:
+        """Give everything back."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the ledger."""
+
+    def report_loss(self, lease_id: str, how: str) -> None:
+        self.journal.note(LOST, f"{lease_id} {how}")
+
+
+class BrokerActor(Actor):
+    """Acts through a broker of its own.
+
+    Args:
+        ledger: where it asks.
+    """
+
+    def __init__(self, ledger: SQLLedger, folder: Path, name: str, seed: int) -> None:
+        super().__init__(folder, name, seed)
+        self._ledger = ledger
         self.clock = JumpingClock(self.chance)
         self.broker = Broker(
             ledger, [FixedDevices()], clock=self.clock, ttl_seconds=TTL_SECONDS
@@ -76,27 +130,29 @@ class Actor:
             pid=os.getpid(),
         )
 
-    def act(self) -> None:
-        """Do one of the things that an actor does."""
-        action = self.chance.choices(self.actions(), self.weights())[0]
-        with suppress(AIStackError):
-            action()
-        self.poll()
+    def actions(self) -> dict[Callable[[], None], int]:
+        return {
+            self.request: 5,
+            self.renew: 4,
+            self.extend: 2,
+            self.release: 5,
+            self.forget: 1,
+            self.clock.jump: 1,
+            self.request_in_threads: 1,
+        }
 
-    def actions(self) -> list[Callable[[], None]]:
-        """What it may do."""
-        return [
-            self.request,
-            self.renew,
-            self.extend,
-            self.release,
-            self.forget,
-            self.clock.jump,
-        ]
+    def keep(self, keeper: Callable[[Broker], Keeper]) -> None:
+        kept = keeper(self.broker)
+        while True:
+            kept.turn()
+            time.sleep(KEEP_SECONDS)
 
-    def weights(self) -> list[int]:
-        """How often it does each."""
-        return [5, 4, 2, 5, 1, 1]
+    def forked(self, name: str, seed: int) -> Actor:
+        # On the ledger that its parent has opened.
+        return BrokerActor(self._ledger, self.folder, name, seed)
+
+    def close(self) -> None:
+        self.broker.close()
 
     # -- what it does ------------------------------------------------------------------
 
@@ -158,7 +214,12 @@ class Actor:
                 self.held.append(lease)
                 raise
             if ended.outcome is not Outcome.RELEASED:
-                self._report_loss(lease, f"{ended.outcome} before its release")
+                self.report_loss(lease.id, f"{ended.outcome} before its release")
+
+    def release_all(self) -> None:
+        for _ in list(self.held):
+            with suppress(AIStackError):
+                self.release()
 
     def _any_held(self) -> list[Lease]:
         return [self.chance.choice(self.held)] if self.held else []
@@ -169,12 +230,11 @@ class Actor:
                 verb(lease)
             except LeaseError as error:
                 self.held.remove(lease)
-                self._report_loss(lease, error.message)
+                self.report_loss(lease.id, error.message)
 
     # -- what it has -------------------------------------------------------------------
 
     def poll(self) -> None:
-        """Take what has been granted meanwhile."""
         for request_id in list(self.waiting):
             with suppress(LedgerError):
                 request = self.broker.request(request_id)
@@ -189,16 +249,12 @@ class Actor:
         if lease.is_live:
             self.held.append(lease)
         else:
-            self._report_loss(lease, f"{lease.outcome} when it was taken")
+            self.report_loss(lease.id, f"{lease.outcome} when it was taken")
 
     def check(self) -> None:
-        """Report what is lost of all that it must have."""
         for lease in list(self.held):
             with suppress(LedgerError):
                 now = self.broker.lease(lease.id)
                 if not now.is_live:
                     self.held.remove(lease)
-                    self._report_loss(lease, f"{now.outcome} when it was looked at")
-
-    def _report_loss(self, lease: Lease, how: str) -> None:
-        self.journal.note(LOST, f"{lease.id} {how}")
+                    self.report_loss(lease.id, f"{now.outcome} when it was looked at")

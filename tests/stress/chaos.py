@@ -30,19 +30,24 @@ from .journal import lives
 from .keeper import Keeper
 from .observer import Observer
 from .replay import EVERYTHING, incoherent, replay
+from .sabotage import SABOTAGES
 
 ACCIDENT_SECONDS = (3.0, 12.0)
 """Between two accidents of one worker, about."""
 STOP_SECONDS = (1.2 * TTL_SECONDS, 2.5 * TTL_SECONDS)
 LOOK_SECONDS = 0.1
 ORPHAN_SECONDS = 60.0
-PLACES = (
-    Confinement.NONE,
-    Confinement.CONTAINER,
-    Confinement.NONE,
-    Confinement.BLIND,
+ROSTER = (
+    (Confinement.NONE, False),
+    (Confinement.CONTAINER, False),
+    (Confinement.NONE, True),
+    (Confinement.BLIND, True),
+    (Confinement.NONE, False),
+    (Confinement.CONTAINER, True),
+    (Confinement.NONE, True),
+    (Confinement.BLIND, False),
 )
-"""Where the workers run, in turn."""
+"""Where the workers run, in turn, and whether they ask as users do."""
 Report = Callable[[str], None]
 
 
@@ -55,16 +60,24 @@ class ChaosCrew:
         operations: how much all do together.
         processes: how many workers there are at a time.
         seed: what chance starts from.
+        sabotage: how the workers' brokers break the rules; empty for not at all.
     """
 
     def __init__(
-        self, url: str, folder: Path, operations: int, processes: int, seed: int
+        self,
+        url: str,
+        folder: Path,
+        operations: int,
+        processes: int,
+        seed: int,
+        sabotage: str = "",
     ) -> None:
         # Each worker is forked from a server that has imported everything but never
         # opened a ledger.
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.stress.chaos_worker", "psutil"])
         self._url = url
+        self._sabotage = sabotage
         self._folder = folder
         self._chance = random.Random(seed)
         self._shares = [
@@ -72,10 +85,11 @@ class ChaosCrew:
             for n in range(processes)
         ]
         self.why_unconfined = why_no_namespaces()
+        roster = [ROSTER[n % len(ROSTER)] for n in range(processes)]
         self.places = [
-            Confinement.NONE if self.why_unconfined else PLACES[n % len(PLACES)]
-            for n in range(processes)
+            Confinement.NONE if self.why_unconfined else place for place, _ in roster
         ]
+        self._are_clients = [is_client for _, is_client in roster]
         # Without locks: a process that is killed while it holds one would keep it for
         # ever.
         names = ("done", "turns", "stretches", "pids", "children")
@@ -102,6 +116,8 @@ class ChaosCrew:
             folder=self._folder,
             seed=self._chance.getrandbits(32),
             confinement=self.places[number],
+            is_client=self._are_clients[number],
+            sabotage=self._sabotage,
         )
         process = self._context.Process(target=work, args=(post, self.counters))
         process.start()
@@ -111,11 +127,7 @@ class ChaosCrew:
 
     def of_seeing(self, counts: Iterable[int]) -> list[int]:
         """The counts of the workers that see all processes."""
-        return [
-            count
-            for count, place in zip(counts, self.places, strict=True)
-            if place is Confinement.NONE
-        ]
+        return [count for number, count in enumerate(counts) if self._sees_all(number)]
 
     def is_confined(self, holder_id: str) -> bool:
         """Whether a worker, or a child of it, runs in a container."""
@@ -157,13 +169,18 @@ class ChaosCrew:
             self.kills += 1
 
     def _may_stop(self, number: int) -> bool:
-        """Whether somebody who sees all processes still runs then."""
+        """Whether somebody who sees all processes, and whose turns are counted, still
+        runs then.
+        """
         awake = [
             each
             for each in self._running
-            if each not in self._stopped and self.places[each] is Confinement.NONE
+            if each not in self._stopped and self._sees_all(each)
         ]
         return awake not in ([], [number])
+
+    def _sees_all(self, number: int) -> bool:
+        return self.places[number] is Confinement.NONE and not self._are_clients[number]
 
     def _stop(self, number: int) -> None:
         self._signal(number, signal.SIGSTOP)
@@ -194,18 +211,26 @@ class ChaosCrew:
 
 
 def chaos(
-    url: str, folder: Path, operations: int, processes: int, seed: int, report: Report
+    url: str,
+    folder: Path,
+    operations: int,
+    processes: int,
+    seed: int,
+    report: Report,
+    sabotage: str = "",
 ) -> dict[str, Any]:
     """Run it all on a new ledger; the figures, findings included.
 
     Args:
         folder: an empty folder for journals.
         report: is told how far it is.
+        sabotage: how the brokers break the rules, in this process too; empty for not at
+            all.
     """
     started = time.monotonic()
     ledger = SQLLedger(url)
     ledger.events(limit=1)  # made here, so that no worker is killed while it makes it
-    crew = ChaosCrew(url, folder, operations, processes, seed)
+    crew = ChaosCrew(url, folder, operations, processes, seed, sabotage)
     extra_turns = [0]
     extra_stretches = [0]
     observer = Observer(
@@ -220,6 +245,8 @@ def chaos(
     finally:
         crew.end()
     _wait_for_orphans(folder)
+    if sabotage:
+        SABOTAGES[sabotage]()
     _drain(url, observer, extra_turns, extra_stretches, report)
     problems = observer.read_journals() + crew.failures
     figures = {

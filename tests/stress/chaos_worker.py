@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
 
-from .actor import TTL_SECONDS, Actor
+from .actor import TTL_SECONDS, Actor, BrokerActor
+from .client_actor import ClientActor, set_up
 from .confinement import Confinement, run_confined
 from .journal import PROBLEM
 from .keeper import Keeper
+from .sabotage import SABOTAGES
 
-KEEP_SECONDS = TTL_SECONDS / 6
+FORK_SHARE = 0.05
+"""So many of a worker's operations are forks."""
 MOST_CHILDREN = 2
 CHILD_ACTIONS = 6
 CHILD_SECONDS = 6.0
@@ -55,6 +58,8 @@ class Post:
         number: its place among the workers.
         name: its holder's id, and its host name in a container.
         share: how much it does.
+        is_client: it asks as users do, and not through a broker.
+        sabotage: how its broker breaks the rules; empty for not at all.
     """
 
     number: int
@@ -64,6 +69,8 @@ class Post:
     folder: Path
     seed: int
     confinement: Confinement
+    is_client: bool
+    sabotage: str
 
 
 def work(post: Post, counters: Counters) -> None:
@@ -73,49 +80,48 @@ def work(post: Post, counters: Counters) -> None:
         counters.pids[post.number] = pid
 
     def run() -> None:
+        if post.sabotage:
+            SABOTAGES[post.sabotage]()
         ChaosWorker(post, counters).run()
 
     run_confined(post.confinement, post.name, tell, run)
 
 
-class ChaosWorker(Actor):
+class ChaosWorker:
     """A process with a thread that keeps leases, as a Jupyter server or a script has."""
 
     def __init__(self, post: Post, counters: Counters) -> None:
-        super().__init__(SQLLedger(post.url), post.folder, post.name, post.seed)
         self._post = post
         self._counters = counters
+        self._actor = _actor(post)
+        self._chance = random.Random(post.seed)
         self._children: list[int] = []
 
     def run(self) -> None:
         """Act until its share is done."""
         number = self._post.number
         done = self._counters.done
+        actor = self._actor
         try:
             threading.Thread(target=self._keep, daemon=True).start()
             while done[number] < self._post.share:
-                self.act()
+                if self._chance.random() < FORK_SHARE:
+                    self.fork()
+                else:
+                    actor.act()
                 done[number] += 1
                 self._reap()
-            self.check()
+            actor.check()
         except BaseException:
-            self.journal.note(PROBLEM, traceback.format_exc())
+            actor.journal.note(PROBLEM, traceback.format_exc())
             raise
 
-    def actions(self) -> list[Callable[[], None]]:
-        return [*super().actions(), self.request_in_threads, self.fork]
-
-    def weights(self) -> list[int]:
-        return [*super().weights(), 1, 1]
-
     def _keep(self) -> None:
+        self._actor.keep(self._keeper)
+
+    def _keeper(self, broker: Broker) -> Keeper:
         counters = self._counters
-        keeper = Keeper(
-            self.broker, counters.turns, counters.stretches, self._post.number
-        )
-        while True:
-            keeper.turn()
-            time.sleep(KEEP_SECONDS)
+        return Keeper(broker, counters.turns, counters.stretches, self._post.number)
 
     # -- children ----------------------------------------------------------------------
 
@@ -126,11 +132,11 @@ class ChaosWorker(Actor):
         number = self._post.number
         count = self._counters.children
         count[number] += 1
-        name = f"{self.name}-child-{count[number]}"
-        seed = self.chance.getrandbits(32)
+        name = f"{self._post.name}-child-{count[number]}"
+        seed = self._chance.getrandbits(32)
         pid = os.fork()
         if pid == 0:
-            _run_child(self, name, seed)
+            _run_child(self._actor, name, seed)
         self._children.append(pid)
 
     def _reap(self) -> None:
@@ -145,15 +151,21 @@ class ChaosWorker(Actor):
                 self._children.remove(pid)
 
 
-def _run_child(parent: ChaosWorker, name: str, seed: int) -> None:
+def _actor(post: Post) -> Actor:
+    if post.is_client:
+        folder = post.folder.with_name("configuration")
+        set_up(post.url, folder, post.name, TTL_SECONDS)
+        return ClientActor(post.folder, post.name, post.seed)
+    return BrokerActor(SQLLedger(post.url), post.folder, post.name, post.seed)
+
+
+def _run_child(parent: Actor, name: str, seed: int) -> None:
     """What a forked child runs; returns never."""
     exit_code = 1
     try:
-        ledger = parent.broker.ledger
-        assert isinstance(ledger, SQLLedger)
-        child = Child(ledger, parent.folder, name, seed)
+        child = parent.forked(name, seed)
         try:
-            child.run()
+            _live(child)
         except BaseException:
             child.journal.note(PROBLEM, traceback.format_exc())
             raise
@@ -162,29 +174,19 @@ def _run_child(parent: ChaosWorker, name: str, seed: int) -> None:
         os._exit(exit_code)
 
 
-class Child(Actor):
-    """A forked process, on the ledger that its parent has opened."""
+def _live(child: Actor) -> None:
+    """Act a few times, then end somehow: everything given back or nothing, in order or
+    killed.
+    """
+    deadline = time.monotonic() + CHILD_SECONDS
+    for _ in range(child.chance.randint(1, CHILD_ACTIONS)):
+        if time.monotonic() < deadline:
+            child.act()
+    child.check()
+    end = child.chance.choice([child.release_all, child.close, _die, None])
+    if end is not None:
+        end()
 
-    def run(self) -> None:
-        """Act a few times, then end somehow: everything given back or nothing, in
-        order or killed.
-        """
-        deadline = time.monotonic() + CHILD_SECONDS
-        for _ in range(self.chance.randint(1, CHILD_ACTIONS)):
-            if time.monotonic() < deadline:
-                self.act()
-        self.check()
-        end = self.chance.choice([self._release_all, self._close, self._die, None])
-        if end is not None:
-            end()
 
-    def _release_all(self) -> None:
-        for _ in list(self.held):
-            with suppress(AIStackError):
-                self.release()
-
-    def _close(self) -> None:
-        self.broker.close()
-
-    def _die(self) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.core.model.request import Holder
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
 
 from .actor import FORGOTTEN_SECONDS, MOST_OFFSET, TTL_SECONDS
@@ -21,7 +22,8 @@ AT_NO_TIME = 0.0
 """A reader at this time ends nothing that is over."""
 UNSEEN_SECONDS = TTL_SECONDS * 4 / 3 + 2 * MOST_OFFSET
 """So long may the lease of a dead holder live where no process that runs can know of its
-death: until a clock that is behind says that it is not renewed."""
+death, or that it is not being given back any more: until a clock that is behind says that
+it is not renewed."""
 WHOLE_TURNS = 2
 """After so many turns have ended, one of them has begun since."""
 
@@ -99,7 +101,7 @@ class Observer:
                 self._see_end(event)
         living: dict[str, bool] = {}
         for lease in self.live.values():
-            holder = lease.holder.id
+            holder = name_of(lease.holder)
             if holder not in living:
                 living[holder] = self._is_living(self._folder, holder)
             if not living[holder]:
@@ -110,7 +112,7 @@ class Observer:
         lease = self.live.pop(event.lease_id)
         if event.kind is EventKind.LEASE_RELEASED or _ends_as_asked(lease, event):
             return
-        holder = lease.holder.id
+        holder = name_of(lease.holder)
         if not self._is_living(self._folder, holder):
             return
         # A request that could not be answered is taken back: nobody was handed it.
@@ -120,17 +122,23 @@ class Observer:
         self.observations.lost[lease.id] = f"{event.kind.value} while {holder} lived"
 
     def _see_dead_holder(self, lease: Lease, run: list[int]) -> None:
-        holder = lease.holder.id
+        holder = name_of(lease.holder)
         death = self._deaths.setdefault(lease.id, Death(time.monotonic()))
-        allowed = TTL_SECONDS if self._is_seen(holder) else UNSEEN_SECONDS
-        is_over = time.monotonic() - death.seen_at > allowed
-        if death.turns is None and is_over:
-            death.turns = run
+        if death.turns is None:
+            is_over = time.monotonic() - death.seen_at > self._allowed_seconds(lease)
+            death.turns = run if is_over else None
         if death.turns is None:
             return
         since = [now - then for now, then in zip(run, death.turns, strict=True)]
         if max(since) >= WHOLE_TURNS:
             self.observations.lingering[lease.id] = f"{holder} is dead"
+
+    def _allowed_seconds(self, lease: Lease) -> float:
+        """How long a lease may outlive its holder. Who gives it back may be another."""
+        now = self._ledger.lease(lease.id, AT_NO_TIME)
+        is_known = self._is_seen(name_of(lease.holder))
+        is_ended_at_once = is_known and now.state is not LeaseState.RELEASING
+        return TTL_SECONDS if is_ended_at_once else UNSEEN_SECONDS
 
     def read_journals(self) -> list[str]:
         """Take over what holders have lost by their own account; what else was wrong
@@ -145,6 +153,13 @@ class Observer:
                 elif word == PROBLEM:
                     problems.append(f"{path.name}: {text}")
         return problems
+
+
+def name_of(holder: Holder) -> str:
+    """Which journal is a holder's: the client's ids are pids, so it gives its name as a
+    label.
+    """
+    return holder.label or holder.id
 
 
 def _ends_as_asked(lease: Lease, event: Event) -> bool:

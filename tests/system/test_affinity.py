@@ -46,6 +46,41 @@ def test_what_a_program_has_bound_itself_stays_within(
     assert os.sched_getaffinity(child.pid) == {first}
 
 
+STARTS_THREADS = """
+import sys, threading
+
+over = threading.Event()
+
+def start_next(left):
+    if left:
+        threading.Thread(target=start_next, args=(left - 1,)).start()
+    else:
+        print("all are there", flush=True)
+    over.wait()
+
+threading.Thread(target=start_next, args=(300,)).start()
+print("they come", flush=True)
+sys.stdin.read()
+over.set()
+"""
+
+
+def test_threads_that_are_started_meanwhile_are_bound_too() -> None:
+    first, second = CORES
+    program = [sys.executable, "-I", "-S", "-c", STARTS_THREADS]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(program, stdin=pipe, stdout=pipe) as starting:
+        assert starting.stdout is not None
+        starting.stdout.readline()
+        os.sched_setaffinity(starting.pid, {first, second})
+        assert rebind([starting.pid], {first}, {first})
+        starting.stdout.readline()
+        threads = os.listdir(f"/proc/{starting.pid}/task")
+        bound = [os.sched_getaffinity(int(thread)) for thread in threads]
+        starting.communicate()
+    assert bound == [{first}] * len(threads)
+
+
 def test_a_process_that_is_not_there_is_not_bound() -> None:
     with subprocess.Popen(["true"]) as ended:
         ended.wait()

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from jupyter_aistack.system import process_tree
+from tests.fakes.first_thread import first_thread_over, needs_first_thread_to_end
 from tests.fakes.waiting import wait_until
 
 PARENT = """
@@ -47,3 +48,10 @@ def test_what_does_not_end_in_time_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(process_tree, "send_kill", lambda processes: None)
     own = psutil.Process()
     assert process_tree.killed([own], 0.0) == [own]
+
+
+@needs_first_thread_to_end
+def test_who_has_only_lost_the_first_thread_is_waited_for() -> None:
+    with first_thread_over() as process:
+        assert process_tree.is_running(psutil.Process(process.pid))
+        assert process_tree.killed([psutil.Process(process.pid)]) == []

@@ -21,8 +21,10 @@ from jupyter_aistack.system.processes import (
     liveness,
     parents,
     started_at,
+    state_of,
     tree,
 )
+from tests.fakes.first_thread import first_thread_over, needs_first_thread_to_end
 from tests.fakes.namespaces import container, first_child, needs_namespaces
 from tests.fakes.waiting import wait_until
 
@@ -69,6 +71,17 @@ def test_setting_the_clock_makes_nobody_another(
     monkeypatch.setattr(psutil, "boot_time", lambda: 0.0)
     monkeypatch.setattr("time.time", lambda: 0.0)
     assert started_at(os.getpid()) == since
+
+
+@needs_first_thread_to_end
+def test_a_process_lives_as_long_as_any_of_its_threads() -> None:
+    with first_thread_over() as process:
+        since = started_at(process.pid)
+        assert state_of(process.pid) == "Z"
+        assert is_alive(process.pid, since)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not is_alive(process.pid, since)
 
 
 def test_the_dead_and_the_undead_do_not_live(child: subprocess.Popen[str]) -> None:

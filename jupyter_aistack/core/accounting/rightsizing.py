@@ -128,7 +128,9 @@ def _used(
     peak = max((record.peak_bytes or 0 for record in records), default=0)
     if at_work <= 0 or not peak:
         return None
-    share = Fraction(last.share).limit_denominator(64)
+    # What a ceiling let it use above its guarantee is charged as well.
+    guaranteed = min((record.share for record in records), default=last.share)
+    share = Fraction(guaranteed).limit_denominator(64)
     needed_share = _held_by(active)
     is_estimate = any(record.estimated_millijoules for record in records)
     if is_estimate:  # what was divided by share does not show that more is needed

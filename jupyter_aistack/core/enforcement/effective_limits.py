@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from jupyter_aistack.core.model.device import Device, Slice
 from jupyter_aistack.core.model.lease import Lease, LeaseState
-from jupyter_aistack.core.model.limit import SliceLimit
+from jupyter_aistack.core.model.limit import SliceLimit, limited
 from jupyter_aistack.core.model.units import MIB
 
 FOREIGN_STEP = 256 * MIB
@@ -54,7 +54,7 @@ class _Claim:
 
 
 def device_limits(
-    device: Device, leases: Iterable[Lease], away: frozenset[str] = frozenset()
+    device: Device, leases: Iterable[Lease], returning: frozenset[str] = frozenset()
 ) -> dict[str, SliceLimit]:
     """What each lease with a ceiling may use of a device now, by lease id.
 
@@ -63,10 +63,10 @@ def device_limits(
 
     Args:
         leases: the live leases of the host.
-        away: ids of suspended leases that are coming back: what they were granted is
-            theirs again.
+        returning: ids of suspended leases that are coming back: what they were granted
+            is theirs again.
     """
-    held = _held_on(device, leases, away)
+    held = _held_on(device, leases, returning)
     shares = _divided_shares(held)
     memory = _divided_memory(device, held)
     cores = _divided_cores(device, held, shares)
@@ -87,12 +87,12 @@ def device_limits(
 
 
 def _held_on(
-    device: Device, leases: Iterable[Lease], away: frozenset[str]
+    device: Device, leases: Iterable[Lease], returning: frozenset[str]
 ) -> list[_Held]:
     held: list[_Held] = []
     for lease in leases:
         occupied = lease.occupied
-        if lease.id in away:
+        if lease.id in returning:
             occupied = lease.slices
         on_device = (each for each in occupied if each.device_id == device.id)
         held.extend(_hold(lease, slice_) for slice_ in on_device)
@@ -102,9 +102,10 @@ def _held_on(
 
 def _hold(lease: Lease, slice_: Slice) -> _Held:
     most = None
-    # What is being torn down grows no more.
-    may_grow = lease.state is not LeaseState.RELEASING
-    if may_grow and lease.up_to is not None and slice_ in lease.elastic_slices:
+    if lease.state is LeaseState.RELEASING:
+        # Until it has ended it may use what it could, and grows no more.
+        slice_ = limited(slice_, lease.limits)
+    elif lease.up_to is not None and slice_ in lease.elastic_slices:
         most = max(slice_.fraction, lease.up_to)
     return _Held(
         lease_id=lease.id,

@@ -4,6 +4,7 @@ else needs it.
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 from jupyter_aistack.exceptions import InvalidRequest
@@ -11,6 +12,8 @@ from jupyter_aistack.exceptions import InvalidRequest
 from .spec import MAX_DENOMINATOR, Spec, Unit
 
 _ALLOWED = "write a share of a device: 1/2, 0.5 or 1/1"
+_SHARE = re.compile(r"-?(?:\d{1,9}(?:/\d{1,9})?|\d{0,9}\.\d{1,9})", re.ASCII)
+"""No exponents: of `1e-999999999` Python would work out all digits, for hours."""
 _WITH_CEILING = frozenset({Unit.FRACTION, Unit.MEMORY, Unit.CORES})
 
 
@@ -21,7 +24,7 @@ def parse_ceiling(text: str, spec: Spec) -> Fraction | None:
         InvalidRequest: naming the field ``up_to``.
     """
     if not isinstance(text, str):
-        raise _invalid(f"expected text, got {text!r}; {_ALLOWED}")
+        raise _invalid(f"{text!r} is no text; {_ALLOWED}")
     if not text.strip():
         return None
     ceiling = _share(text.strip())
@@ -55,9 +58,11 @@ def ceiling_text(ceiling: Fraction) -> str:
 
 def _share(text: str) -> Fraction:
     try:
-        share = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise _invalid(f"{text!r} is no share; {_ALLOWED}") from None
+        share = Fraction(text) if _SHARE.fullmatch(text) else None
+    except ZeroDivisionError:
+        share = None
+    if share is None:
+        raise _invalid(f"{text!r} is no share; {_ALLOWED}")
     if not 0 < share <= 1:
         raise _invalid(f"{text} is not within one device; {_ALLOWED}")
     if share.denominator > MAX_DENOMINATOR:

@@ -47,7 +47,7 @@ class Event:
         at: when, in seconds since the epoch.
         request_id, lease_id, device_id: to what; empty where it does not apply.
         detail: the reason, for people.
-        sequence: its place in the ledger, 1 upwards; 0 before it is written.
+        sequence: its place in the ledger, 1 upwards; 0 where it was not read from there.
     """
 
     kind: EventKind

@@ -36,11 +36,12 @@ class SliceLimit:
 
     def grace_left(self, now: float) -> float:
         """For how long what was used before it was lowered is left alone still, in
-        seconds; 0 for no longer.
+        seconds; 0 for no longer. A clock that is set back takes nothing of it.
         """
-        if self.lowered_at is None or now < self.lowered_at:
+        if self.lowered_at is None:
             return 0.0
-        return max(0.0, self.lowered_at + LOWERED_GRACE_SECONDS - now)
+        passed = max(0.0, now - self.lowered_at)
+        return max(0.0, LOWERED_GRACE_SECONDS - passed)
 
     def tolerated_bytes(self, now: float) -> int:
         """Bytes that may be held now: for a while those from before it was lowered."""
@@ -55,6 +56,12 @@ class SliceLimit:
     def without_history(self) -> SliceLimit:
         """What it allows, and nothing of what was before."""
         return replace(self, lowered_at=None, lowered_from_bytes=0)
+
+    def after_pause(self, seconds: float) -> SliceLimit:
+        """The same, after seconds in which nobody could free anything."""
+        if self.lowered_at is None:
+            return self
+        return replace(self, lowered_at=self.lowered_at + seconds)
 
     def after(self, before: SliceLimit | None, now: float) -> SliceLimit:
         """This limit in place of `before`, with what is left alone for a while."""

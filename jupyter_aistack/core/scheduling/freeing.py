@@ -56,13 +56,13 @@ class CapacityFreeing:
 
     def start_pass(self) -> None:
         """The queue is gone through again."""
-        # Once something was suspended, places in the capacity to come are given again,
-        # as the next plan will give them.
-        if self._has_suspended:
+        # Once something was suspended or preempted, places in the capacity to come are
+        # given again, as the next plan will give them.
+        if self._has_freed:
             self._reset_places()
 
     def _reset_places(self) -> None:
-        self._has_suspended = False
+        self._has_freed = False
         self._to_come: Capacity | None = None
         self._places: dict[str, CapacityHold] = {}
         self._leaving = {lease.id for lease in self._state.held if _is_leaving(lease)}
@@ -221,7 +221,7 @@ class CapacityFreeing:
         begun = list(transfer_actions(transfers.steps[before:], leases))
         self._state.actions.extend(begun)
         self._state.held = with_transfers(begun, self._state.held)
-        self._has_suspended = self._has_suspended or bool(begun)
+        self._has_freed = self._has_freed or bool(begun)
 
     # -- by preempting -----------------------------------------------------------------
 
@@ -285,6 +285,7 @@ class CapacityFreeing:
 
         preempted = {lease.id for lease in victims}
         self.promised.add(request.id)
+        self._has_freed = True
         self._preempted |= preempted
         state.held = [
             replace(lease, notice=notice) if lease.id in preempted else lease

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jupyter_aistack.core.model.lease import Lease, LeaseState, Notice, Outcome
+from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 
 EXPIRED = "lease expired"
 HOLDER_EXITED = "holder process exited"
@@ -61,14 +61,19 @@ def may_end_by_notice(lease: Lease, now: float) -> bool:
     return lease.is_renewed(now)
 
 
-def notice_after_pause(lease: Lease, now: float) -> Notice | None:
-    """The notice of a lease that is renewed at `now`: it runs on for as long as the
-    lease was not renewed, when those who keep it and its holder were stopped.
+def after_pause(lease: Lease, now: float) -> Lease:
+    """A lease that is renewed at `now`: its notice, and the time in which it may free
+    what it holds above a lowered limit, run on for as long as it was not renewed, when
+    those who keep it and its holder were stopped.
     """
     paused = now - lease.expires_at
-    if lease.notice is None or paused <= 0:
-        return lease.notice
-    return replace(lease.notice, ends_at=lease.notice.ends_at + paused)
+    if paused <= 0:
+        return lease
+    notice = lease.notice
+    if notice is not None:
+        notice = replace(notice, ends_at=notice.ends_at + paused)
+    limits = tuple(limit.after_pause(paused) for limit in lease.limits)
+    return replace(lease, notice=notice, limits=limits)
 
 
 def reason_of(outcome: Outcome) -> str:

@@ -4,10 +4,11 @@ raised after it, all in one transaction. So a grant never waits for a ceiling.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from jupyter_aistack.core.enforcement.effective_limits import device_limits
+from jupyter_aistack.core.model.device import Device, Slice
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.limit import Limits, SliceLimit
 from jupyter_aistack.core.model.plan import (
@@ -20,16 +21,27 @@ from jupyter_aistack.core.model.plan import (
     TransferDirection,
     grant_to_lease,
 )
+from jupyter_aistack.core.placement.device_capacity import bytes_of
 
 Wanted = Mapping[str, Mapping[str, SliceLimit]]
 """Limits by the id of the lease, and of the device."""
 
 
-def with_limits(todo: Plan, snapshot: Snapshot, now: float) -> Plan:
+def with_limits(
+    todo: Plan,
+    snapshot: Snapshot,
+    now: float,
+    elsewhere: frozenset[str] = frozenset(),
+) -> Plan:
     """The plan, with the limits that follow from it.
 
     What cannot be seen changes nothing: limits on a device that is closed, or does not
-    answer, stay as they are.
+    answer, stay as they are. Where others see the host otherwise (containers, launchers
+    with fewer cores), a limit is theirs to set; it is lowered for what the plan grants,
+    and never raised.
+
+    Args:
+        elsewhere: ids of leases that others look after, who may see it otherwise.
     """
     grants = [action for action in todo.actions if isinstance(action, Grant)]
     has_ceiling = any(lease.up_to for lease in snapshot.leases)
@@ -43,9 +55,42 @@ def with_limits(todo: Plan, snapshot: Snapshot, now: float) -> Plan:
     together = [*live, *new]
     wanted = _wanted(snapshot, together, _returning(todo))
     lowered, raised = _changes(live, wanted, now)
+    foreign = elsewhere | _cut_otherwise(snapshot, live)
+    if foreign:
+        granted = {slice_.device_id for lease in new for slice_ in lease.slices}
+        lowered = [
+            action
+            for action in lowered
+            if action.lease_id not in foreign or _concerns(action, granted)
+        ]
+        raised = [action for action in raised if action.lease_id not in foreign]
     planned = [_with_own_limits(action, wanted) for action in todo.actions]
     actions = (*lowered, *planned, *raised)
     return replace(todo, actions=actions)
+
+
+def _cut_otherwise(snapshot: Snapshot, leases: Iterable[Lease]) -> frozenset[str]:
+    """Ids of the leases that were cut from a device as somebody else sees it: with other
+    cores, or other memory.
+    """
+    devices = {device.id: device for device in snapshot.inventory.devices}
+    otherwise = set()
+    for lease in leases:
+        for slice_ in lease.elastic_slices:
+            device = devices.get(slice_.device_id)
+            if device is not None and not _is_cut_from(slice_, device):
+                otherwise.add(lease.id)
+    return frozenset(otherwise)
+
+
+def _is_cut_from(slice_: Slice, device: Device) -> bool:
+    has_its_cores = set(slice_.cores) <= set(device.cores)
+    return has_its_cores and slice_.memory_bytes == bytes_of(slice_.fraction, device)
+
+
+def _concerns(action: SetLimits, devices: Collection[str]) -> bool:
+    """Whether it changes a limit on one of the devices."""
+    return any(limit.device_id in devices for limit in action.limits)
 
 
 def _granted(grants: Iterable[Grant], live: Iterable[Lease], now: float) -> list[Lease]:
@@ -96,7 +141,7 @@ def _returning(todo: Plan) -> frozenset[str]:
 
 
 def _wanted(
-    snapshot: Snapshot, leases: Sequence[Lease], away: frozenset[str]
+    snapshot: Snapshot, leases: Sequence[Lease], returning: frozenset[str]
 ) -> Wanted:
     """What each lease may use, on the devices that can be seen."""
     concerned = set()
@@ -111,7 +156,7 @@ def _wanted(
             continue
         if device.id not in concerned:
             continue
-        limits = device_limits(device, leases, away)
+        limits = device_limits(device, leases, returning)
         for lease_id, limit in limits.items():
             of_lease = wanted.setdefault(lease_id, {})
             of_lease[device.id] = limit

@@ -131,28 +131,32 @@ class QueuePass:
         order = QueueOrder(groups, self._state.fair_share)
         while (group := order.pick()) is not None:
             group.why = self._full.get(self._shape(group), "")
-            if group.why or not self._serve(group):
+            # Its queue may never allow it, where that of others with its shape would.
+            is_over = self._reject_never(group) or group.why
+            if is_over or not self._serve(group):
                 order.drop(group)
             else:
                 order.advance(group)
+
+    def _reject_never(self, group: RequestGroup) -> bool:
+        """Reject a group that could never be granted. Returns whether it was."""
+        when_idle = self._state.when_idle(group.head)
+        if isinstance(when_idle, PlacementFailure) and when_idle.never:
+            self._reject(group, when_idle.reason, when_idle.never)
+            return True
+        size, slices = size_of(when_idle)
+        never = self._state.fair_share.why_never(group.head, size, slices)
+        if never:
+            self._reject(group, never, QuotaExceeded.__name__)
+        return bool(never)
 
     def _serve(self, group: RequestGroup) -> bool:
         """Deal with the head of a group. Returns whether the rest of it is worth
         trying.
         """
         request = group.head
-        when_idle = self._state.when_idle(request)
-        if isinstance(when_idle, PlacementFailure) and when_idle.never:
-            self._reject(group, when_idle.reason, when_idle.never)
-            return False
-
         fair_share = self._state.fair_share
-        size, slices = size_of(when_idle)
-        never = fair_share.why_never(request, size, slices)
-        if never:
-            self._reject(group, never, QuotaExceeded.__name__)
-            return False
-
+        size, slices = size_of(self._state.when_idle(request))
         limit = fair_share.check_limits(request, size, slices)
         if limit is not None:
             group.why = limit.reason

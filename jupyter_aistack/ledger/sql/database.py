@@ -78,11 +78,26 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 def _begin(driver: Any, *, writes: bool, sqlite: bool) -> None:
     if sqlite:
         driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-    elif not writes:
+    else:
         # One moment for all statements of a reading transaction. Writers take the meta
         # row first and must see what was committed while they waited for it, which only
         # the weaker level shows.
-        driver.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        driver.begin("" if writes else "ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+
+@contextmanager
+def connection(engine: sa.Engine) -> Iterator[sa.PoolProxiedConnection]:
+    """The driver's own connection to a server, for statements that are each their own
+    transaction.
+    """
+    lent = engine.raw_connection()
+    try:
+        yield lent
+    except BaseException:
+        lent.invalidate()
+        raise
+    finally:
+        lent.close()
 
 
 @contextmanager

@@ -12,23 +12,29 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.ledger.base import LedgerState
 from jupyter_aistack.ledger.rows import Rows
 from jupyter_aistack.ledger.transactional import TransactionalLedger
-from jupyter_aistack.ledger.transactions import REFUSALS
+from jupyter_aistack.ledger.transactions import REFUSALS, within
 
 from . import database, schema
 from .explained import explained
 from .fork_gate import ForkGate
 from .presence import FilePresence, Presence, SessionPresence
-from .rows import OpenDatabase, SQLRows
+from .rows import SQLRows
 from .salvage import RowReader
 from .statements import statements_for
+from .transaction import CachedSnapshot, OpenDatabase
 from .url import identity, is_sqlite, parse_url, without_secrets
 
 _NEW = "ledger_url: %s is a new ledger; whoever is to share it must name the very same"
@@ -65,21 +71,61 @@ class SQLLedger(TransactionalLedger):
         self._renew_locks()
         self._opened: OpenDatabase | None = None
         self._presence: Presence | None = None
+        _import_driver(self._url)
         # Before it is opened: another thread may fork while one opens it.
         _ledgers.add(self)
 
     def read(self, host: str, now: float) -> LedgerState:
         """As the port says. What has not changed since the last time is not read again,
-        where the database can tell.
+        as far as the database can tell.
         """
+        known = self._known_state(host, now)
+        if known is not None:
+            return known
         with self._transaction(writes=False) as rows:
+            rows.expect_state(host, now)
             if not rows.is_any_due(now):
-                picture = rows.picture(host)
-                if picture.state is None or now < picture.at:
-                    picture.state = _Within(rows).read(host, now)
-                    picture.at = now
+                stamp = rows.stamp()
+                picture = rows.pictures.get(host)
+                is_known = picture is not None and picture.stamp == stamp
+                if picture is None or not is_known or now < picture.at:
+                    state = _Within(rows).read(host, now)
+                    picture = CachedSnapshot(stamp, state, now)
+                    rows.pictures[host] = picture
                 return _later(picture.state, now)
         return super().read(host, now)
+
+    def _known_state(self, host: str, now: float) -> LedgerState | None:
+        """A host's state as a server has told it before, if nothing has been written
+        since and nothing is due: that is asked in one round trip, without a transaction.
+        """
+        opened = self._open()
+        picture = opened.pictures.get(host)
+        if picture is None or now < picture.at:
+            return None
+        with (
+            explained(self._url),
+            _gate,
+            database.connection(opened.engine) as lent,
+        ):
+            statement = opened.statements.stamp_and_due
+            parameters = {**statement.defaults, "now": now}
+            driver: Any = lent.dbapi_connection
+            (stamp, is_any_due) = driver.execute(statement.text, parameters).fetchone()
+        is_same = stamp == picture.stamp and not is_any_due
+        return _later(picture.state, now) if is_same else None
+
+    def leases(
+        self,
+        now: float,
+        *,
+        host: str | None = None,
+        live: bool = True,
+        limit: int = 1000,
+    ) -> tuple[Lease, ...]:
+        if host is None or not live:
+            return super().leases(now, host=host, live=live, limit=limit)
+        return self.read(host, now).leases[::-1][: within(limit)]
 
     @contextmanager
     def _reading(self) -> Iterator[Rows]:
@@ -134,7 +180,9 @@ class SQLLedger(TransactionalLedger):
             if self._presence is None and is_sqlite(self._url):
                 self._presence = FilePresence(Path(str(self._url.database)))
             elif self._presence is None:
-                self._presence = SessionPresence(lambda: self._open().engine.connect())
+                self._presence = SessionPresence(
+                    lambda: self._open().engine.raw_connection()
+                )
             yield self._presence
 
     def _leave_presence_to_parent(self) -> None:
@@ -187,17 +235,36 @@ class SQLLedger(TransactionalLedger):
     def _create(self) -> OpenDatabase:
         with explained(self._url):
             engine = database.create(self._url, makes_folder=self._is_default)
-            with engine.begin() as connection:
-                is_new = schema.bring_up_to_date(connection, self.shown_url)
+            is_new = False
+            if not self._is_up_to_date(engine):
+                with engine.begin() as connection:
+                    is_new = schema.bring_up_to_date(connection, self.shown_url)
         if is_new and not self._is_default:
             log.warning(_NEW, self.shown_url)
         statements = statements_for(engine.dialect)
         return OpenDatabase(engine, statements, identity(self._url), self._reader)
 
+    def _is_up_to_date(self, engine: sa.Engine) -> bool:
+        if is_sqlite(self._url):
+            return False  # looking is as fast as seeing to it
+        with database.connection(engine) as lent:
+            return schema.is_up_to_date(lent)
+
     def _renew_locks(self) -> None:
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._presence_lock = threading.Lock()
+
+
+def _import_driver(url: URL) -> None:
+    """Import a server's driver now: a child that is forked while another thread imports
+    it would wait for that import for ever.
+    """
+    if is_sqlite(url):
+        return
+    with suppress(ImportError):  # said when the ledger is used
+        url.get_dialect()
+        from . import postgresql as _postgresql  # noqa: F401
 
 
 def _close_before_fork() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import select
 import time
 from collections.abc import Generator
+from contextlib import AbstractContextManager, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -23,6 +26,9 @@ ANSWER_SECONDS = 14.0
 slow."""
 PING_SECONDS = 3.0
 """How long a connection that was not in use may take to show that it still works."""
+FRESH_SECONDS = 0.02
+"""A connection that was in use so recently, and that the server has not closed since,
+is taken to work: by the transaction before, of the same call of a broker."""
 IDLE_SECONDS = 60.0
 """How long a transaction may be left open: that of a process that is stopped would hold
 the ledger's lock for as long as it is."""
@@ -35,6 +41,10 @@ _KEEPALIVE = {
     "tcp_user_timeout": 15_000,  # milliseconds
 }
 
+_USED_AT = "aistack_used_at"
+_KNOWS_TRANSACTION_TIMEOUT = 170000
+"""The first server that ends what is left open between two statements of one batch."""
+
 T = TypeVar("T")
 
 
@@ -43,7 +53,8 @@ class ServerIsSilent(psycopg.OperationalError):
 
 
 class TimedConnection(psycopg.Connection[Any]):
-    """A connection that gives up on a server that does not answer.
+    """A connection that gives up on a server that does not answer, and that waits for
+    no answer which nobody reads.
 
     The time-outs of the server and of TCP are none where the server is stopped: its
     machine goes on taking what is sent.
@@ -53,6 +64,8 @@ class TimedConnection(psycopg.Connection[Any]):
     """
 
     answer_seconds = ANSWER_SECONDS
+    _batch: AbstractContextManager[psycopg.Pipeline] | None = None
+    _sent: psycopg.Pipeline | None = None
 
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
         """As psycopg's, for a limited time.
@@ -84,12 +97,68 @@ class TimedConnection(psycopg.Connection[Any]):
         """
         usual = self.answer_seconds
         self.answer_seconds = min(PING_SECONDS, usual)
-        self.autocommit = True  # one round trip instead of three
         try:
             self.execute("SELECT 1")
-            self.autocommit = False
         finally:
             self.answer_seconds = usual
+
+    def is_unasked(self) -> bool:
+        """Whether nothing has come from the server that it was not asked for: all that
+        does is that it closes the connection.
+        """
+        readable, _, _ = select.select([self], [], [], 0)
+        return not readable
+
+    # -- transactions ------------------------------------------------------------------
+
+    def begin(self, mode: str = "") -> None:
+        """Begin a transaction. Its statements are sent at once, and waited for by
+        `settle` and at its end: each wait is a round trip, during which a writer keeps
+        the ledger's lock.
+
+        Args:
+            mode: the transaction's, in SQL.
+        """
+        if psycopg.Pipeline.is_supported():
+            self._batch = self.pipeline()
+            self._sent = self._batch.__enter__()
+        self.execute(f"BEGIN {mode}")
+
+    def settle(self) -> None:
+        """Wait for the answers to all that was sent. The server then knows that this
+        side is to go on: it ends a transaction that is left so for long.
+        """
+        if self._sent is not None:
+            self._sent.sync()
+
+    def commit(self) -> None:
+        """End the transaction and keep what it has done.
+
+        Raises:
+            psycopg.Error: that could not be, or a statement has failed that nobody has
+                read the answer of.
+        """
+        if self._batch is not None:
+            self.execute("COMMIT")
+            self._end_batch()
+        super().commit()
+
+    def rollback(self) -> None:
+        """End the transaction and undo what it has done."""
+        with suppress(psycopg.Error):
+            if self._batch is not None:
+                self.execute("ROLLBACK")
+        # What has failed before has been raised, or will never be read.
+        with suppress(psycopg.Error):
+            self._end_batch()
+        super().rollback()
+
+    def _end_batch(self) -> None:
+        batch = self._batch
+        self._batch = None
+        self._sent = None
+        if batch is not None:
+            batch.__exit__(None, None, None)
 
 
 def create_server_engine(url: URL) -> sa.Engine:
@@ -99,11 +168,20 @@ def create_server_engine(url: URL) -> sa.Engine:
     engine = sa.create_engine(
         url,
         max_overflow=-1,
+        use_native_hstore=False,  # would be looked for in each new engine
+        pool_use_lifo=True,  # what was in use just now need not be tried out
         connect_args=chosen,
     )
     sa.event.listen(engine, "do_connect", _connect)
+    sa.event.listen(engine, "begin", _begin)
     sa.event.listen(engine.pool, "checkout", _check)
+    sa.event.listen(engine.pool, "checkin", _note_use)
     return engine
+
+
+def _begin(connection: sa.Connection) -> None:
+    """Only creating and migrating goes through SQLAlchemy."""
+    connection.exec_driver_sql("BEGIN")
 
 
 def _connect(
@@ -120,15 +198,17 @@ def _connect(
 
 
 def _opened(args: list[Any], options: dict[str, Any]) -> TimedConnection:
-    connection = TimedConnection.connect(*args, **options)
+    # A transaction begins where we say so.
+    connection = TimedConnection.connect(*args, **options, autocommit=True)
     limits = {
         "lock_timeout": LOCK_SECONDS,
         "statement_timeout": STATEMENT_SECONDS,
         "idle_in_transaction_session_timeout": IDLE_SECONDS,
     }
+    if connection.info.server_version >= _KNOWS_TRANSACTION_TIMEOUT:
+        limits["transaction_timeout"] = IDLE_SECONDS
     settings = [f"SET {name} = {int(limits[name] * 1000)}" for name in limits]
     connection.execute(";".join(settings))
-    connection.commit()
     return connection
 
 
@@ -142,9 +222,16 @@ def _may_pass(error: psycopg.OperationalError) -> bool:
     return not (connection.needs_password or connection.used_password)
 
 
-def _check(connection: TimedConnection, _record: object, _lent: object) -> None:
+def _check(connection: TimedConnection, record: Any, _lent: object) -> None:
+    used_at = record.info.get(_USED_AT, -math.inf)
+    is_fresh = time.monotonic() - used_at < FRESH_SECONDS
     try:
-        connection.ping()
-    except psycopg.Error as error:
+        if not is_fresh or not connection.is_unasked():
+            connection.ping()
+    except (OSError, ValueError, psycopg.Error) as error:
         # All others of the pool are as old.
         raise sa.exc.InvalidatePoolError from error
+
+
+def _note_use(_connection: object, record: Any) -> None:
+    record.info[_USED_AT] = time.monotonic()

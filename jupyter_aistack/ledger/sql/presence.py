@@ -189,12 +189,12 @@ class SessionPresence(Presence):
     A lock that is free proves nothing: a connection may break while its process lives.
 
     Args:
-        connect: a connection to the ledger.
+        connect: a connection to the ledger, on which no transaction is begun.
     """
 
-    def __init__(self, connect: Callable[[], sa.Connection]) -> None:
+    def __init__(self, connect: Callable[[], sa.PoolProxiedConnection]) -> None:
         self._connect = connect
-        self._session: sa.Connection | None = None
+        self._session: sa.PoolProxiedConnection | None = None
         self._key: tuple[int, int] | None = None
 
     def hold(self, process: ProcessIdentity) -> None:
@@ -202,9 +202,9 @@ class SessionPresence(Presence):
         if self._key == key and self._is_connected():
             return
         self.drop()
-        session = self._connect().execution_options(isolation_level="AUTOCOMMIT")
+        session = self._connect()
         try:
-            session.execute(sa.select(sa.func.pg_advisory_lock_shared(*key)))
+            _ask(session, _HOLD, key)
         except BaseException:
             session.close()
             raise
@@ -212,29 +212,24 @@ class SessionPresence(Presence):
         self._key = key
 
     def _is_connected(self) -> bool:
-        if self._session is None:
-            return False
-        try:
-            self._session.execute(sa.select(1))
-        except sa.exc.SQLAlchemyError:
-            return False
-        return True
+        session = self._session
+        driver: Any = None if session is None else session.dbapi_connection
+        return driver is not None and not driver.closed and driver.is_unasked()
 
     def liveness(self, process: ProcessIdentity) -> Liveness:
-        group, member = _keys_of(process)
-        is_held = self._is_any_held(_LOCKS.c.classid == group, _LOCKS.c.objid == member)
+        is_held = self._is_any_held(_IS_MEMBER_HELD, _keys_of(process))
         return Liveness.ALIVE if is_held else Liveness.UNKNOWN
 
     def has_witness(self, process: ProcessIdentity) -> bool:
         group, _ = _keys_of(process)
-        return self._is_any_held(_LOCKS.c.classid == group)
+        return self._is_any_held(_IS_GROUP_HELD, (group,))
 
-    def _is_any_held(self, *conditions: sa.ColumnElement[bool]) -> bool:
-        query = sa.select(_LOCKS.c.pid).where(
-            _LOCKS.c.locktype == "advisory", _LOCKS.c.granted, *conditions
-        )
-        with self._connect() as connection:
-            return connection.execute(query.limit(1)).first() is not None
+    def _is_any_held(self, query: str, numbers: tuple[int, ...]) -> bool:
+        lent = self._connect()
+        try:
+            return bool(_ask(lent, query, numbers))
+        finally:
+            lent.close()
 
     def drop(self) -> None:
         session = self._session
@@ -249,25 +244,31 @@ class SessionPresence(Presence):
         # Closed here as a file only, and kept: what ends the connection properly would
         # end the parent's.
         if self._session is not None:
-            driver: Any = self._session.connection.driver_connection
+            driver: Any = self._session.dbapi_connection
             os.close(driver.fileno())
             _of_parents.append(self._session)
         self._session = None
         self._key = None
 
 
-_of_parents: list[sa.Connection] = []
+_of_parents: list[sa.PoolProxiedConnection] = []
 """Connections that were open when this process was forked."""
 
-_LOCKS = sa.table(
-    "pg_locks",
-    sa.column("locktype"),
-    sa.column("classid"),
-    sa.column("objid"),
-    sa.column("pid"),
-    sa.column("granted", sa.Boolean),
-    schema="pg_catalog",
+_HOLD = "SELECT pg_advisory_lock_shared(%s, %s)"
+_IS_GROUP_HELD = (
+    "SELECT 1 FROM pg_catalog.pg_locks"
+    " WHERE locktype = 'advisory' AND granted AND classid = %s"
 )
+_IS_MEMBER_HELD = f"{_IS_GROUP_HELD} AND objid = %s"
+
+
+def _ask(
+    lent: sa.PoolProxiedConnection, query: str, numbers: tuple[int, ...]
+) -> list[Any]:
+    """The rows of a query of its own, in one round trip."""
+    driver: Any = lent.dbapi_connection
+    rows: list[Any] = driver.execute(query, numbers).fetchall()
+    return rows
 
 
 def _keys_of(process: ProcessIdentity) -> tuple[int, int]:

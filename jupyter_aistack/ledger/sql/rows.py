@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,49 +20,17 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
-from jupyter_aistack.exceptions import LedgerUnavailable
-from jupyter_aistack.ledger.base import LedgerState
+from jupyter_aistack.ledger.rows import is_id
 
-from . import codec, schema
-from .cache import DecodeCache
-from .salvage import RowReader
-from .statements import Statement, Statements
-from .url import Identity
+from . import codec
+from .transaction import OpenDatabase, SQLTransaction
 
 _FEW = 64
 """So many rows are read one by one; more, with all the others."""
-_OWN_WRITES = "aistack_own_writes"
-_PICTURES = "aistack_pictures"
 
 
-@dataclass(frozen=True)
-class OpenDatabase:
-    """A database in use, and what has been read from it before."""
-
-    engine: sa.Engine
-    statements: Statements
-    identity: Identity
-    reader: RowReader
-    leases: DecodeCache[Lease] = field(default_factory=DecodeCache)
-    queued: DecodeCache[Request] = field(default_factory=DecodeCache)
-
-
-@dataclass
-class CachedSnapshot:
-    """A state read at `stamp` and at the time `at`; nothing has been written as long as
-    the stamp is the same.
-    """
-
-    stamp: tuple[int, int]
-    state: LedgerState | None = None
-    at: float = 0.0
-
-
-class SQLRows:
+class SQLRows(SQLTransaction):
     """The tables, as one transaction sees them."""
-
-    version: int
-    _token: int
 
     def __init__(
         self,
@@ -72,64 +39,45 @@ class SQLRows:
         *,
         is_sqlite: bool,
     ) -> None:
-        self._driver: Any = connection.dbapi_connection
-        self._info = connection.info  # lives as long as the driver's connection
-        self._opened = opened
-        self._statements = opened.statements
-        self._is_sqlite = is_sqlite
-        self._reader = opened.reader
+        super().__init__(connection, opened, is_sqlite=is_sqlite)
+        self._known_leases: dict[str, Lease] = {}
+        self._known_requests: dict[str, Request] = {}
 
-    def begin(self, shown_url: str, *, writes: bool) -> None:
-        """Read the counters; for a write that takes the ledger's lock as well."""
-        counters = self._execute(
-            self._statements.lock_meta if writes else self._statements.read_meta
-        ).fetchone()
-        if counters is None:
-            message = f"ledger_url: {shown_url} {schema.NO_VERSION}"
-            raise LedgerUnavailable(message, field="ledger_url", ledger_url=shown_url)
-        schema_version, self.version, self._token = counters
-        schema.check_schema(
-            schema_version, shown_url
-        )  # another process may have migrated it since
-        self._writes = writes
-        self._counters_read = (self.version, self._token)
+    def expect_state(self, host: str, now: float) -> None:
+        """Ask a server for all that a host's state is made of, in one round trip."""
+        if self._is_sqlite:
+            return
+        statements = self._statements
+        self._expect(statements.is_any_due, now=now)
+        self._expect(statements.stamp)
+        self._expect(statements.live_traits, of_host=host)
+        self._expect(statements.queued_traits, of_host=host)
+        self._expect(statements.accounts)
+        self._expect(statements.reservations, of_host=host, now=now)
 
-    def commit(self) -> None:
-        """End the transaction and keep what it has done, the counters too if they have
-        moved.
-        """
-        if (self.version, self._token) != self._counters_read:
-            self._execute(
-                self._statements.write_meta, version=self.version, token=self._token
-            )
-        self._driver.commit()
-        if self._writes:
-            self._info[_OWN_WRITES] = self._info.get(_OWN_WRITES, 0) + 1
-
-    def picture(self, host: str) -> CachedSnapshot:
-        """The picture of a host to be filled or, as long as nothing at all has been
-        written since, read.
-        """
-        if not self._is_sqlite:
-            return CachedSnapshot((0, 0))
-        # SQLite counts for each connection what any other connection has committed,
-        # whichever process it belongs to.
-        data_version = int(self._driver.execute("PRAGMA data_version").fetchone()[0])
-        stamp = (data_version, self._info.get(_OWN_WRITES, 0))
-        pictures = self._info.setdefault(_PICTURES, {})
-        if host not in pictures or pictures[host].stamp != stamp:
-            pictures[host] = CachedSnapshot(stamp)
-        picture: CachedSnapshot = pictures[host]
-        return picture
+    def expect(
+        self,
+        *,
+        due_at: float | None = None,
+        leases: Iterable[str] = (),
+        requests: Iterable[str] = (),
+    ) -> None:
+        if due_at is not None:
+            statements = self._statements
+            due = statements.due if self._writes else statements.is_any_due
+            self._expect(due, now=due_at)
+        for lease_id in filter(is_id, leases):
+            self._expect(self._statements.lease, key=lease_id)
+        for request_id in filter(is_id, requests):
+            self._expect(self._statements.request, key=request_id)
 
     def next_token(self) -> int:
-        self._token += 1
-        return self._token
+        counters = self._read_counters()
+        counters.token += 1
+        return counters.token
 
     def is_any_due(self, now: float) -> bool:
-        return (
-            self._execute(self._statements.is_any_due, now=now).fetchone() is not None
-        )
+        return bool(self._fetch(self._statements.is_any_due, now=now))
 
     def due(self, now: float) -> list[Lease]:
         return [
@@ -138,13 +86,14 @@ class SQLRows:
         ]
 
     def lease(self, lease_id: str) -> Lease | None:
-        return next(
-            (
-                self._reader.lease(row)
-                for row in self._select(self._statements.lease, key=lease_id)
-            ),
-            None,
-        )
+        # Under the ledger's lock nobody else changes it meanwhile.
+        lease = self._known_leases.get(lease_id)
+        if lease is None:
+            rows = self._select(self._statements.lease, key=lease_id)
+            lease = next(map(self._reader.lease, rows), None)
+            if lease is not None and self._writes:
+                self._known_leases[lease_id] = lease
+        return lease
 
     def leases(self, *, host: str | None, live: bool, limit: int) -> list[Lease]:
         if live:
@@ -168,26 +117,29 @@ class SQLRows:
             if len(tokens) > _FEW:
                 rows = self._select(self._statements.live_of_host, of_host=host)
             else:
-                rows = (
-                    row
-                    for key in tokens
-                    for row in self._select(self._statements.lease_of_token, key=key)
-                )
+                rows = self._select_each(self._statements.lease_of_token, tokens)
             return {row["token"]: self._reader.lease(row) for row in rows}
 
-        traits = self._execute(self._statements.live_traits, of_host=host).fetchall()
+        traits = self._fetch(self._statements.live_traits, of_host=host)
         return self._opened.leases.decoded(host, traits, load)
 
     def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None:
         row = codec.lease_to_row(lease)
+        self._known_leases.pop(lease.id, None)
+        self._forget_expected(self._statements.lease, lease.id)
         if is_new:
             self._execute(self._statements.insert_lease, **row)
         else:
             self._execute(self._statements.update_lease, **row, key=lease.token)
 
     def request(self, request_id: str) -> Request | None:
-        rows = self._select(self._statements.request, key=request_id)
-        return next(iter(self._requests(rows)), None)
+        request = self._known_requests.get(request_id)
+        if request is None:
+            rows = self._select(self._statements.request, key=request_id)
+            request = next(iter(self._requests(rows)), None)
+            if request is not None and self._writes:
+                self._known_requests[request_id] = request
+        return request
 
     def requests_of_key(self, key: str) -> list[Request]:
         rows = self._select(
@@ -200,18 +152,16 @@ class SQLRows:
             if len(ids) > _FEW:
                 rows = self._select(self._statements.queued, of_host=host)
             else:
-                rows = (
-                    row
-                    for key in ids
-                    for row in self._select(self._statements.request, key=key)
-                )
+                rows = self._select_each(self._statements.request, ids)
             return {request.id: request for request in self._requests(rows)}
 
-        traits = self._execute(self._statements.queued_traits, of_host=host).fetchall()
+        traits = self._fetch(self._statements.queued_traits, of_host=host)
         return self._opened.queued.decoded(host, traits, load)
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None:
         row = codec.request_to_row(request)
+        self._known_requests.pop(request.id, None)
+        self._forget_expected(self._statements.request, request.id)
         if is_new:
             self._execute(self._statements.insert_request, **row)
         else:
@@ -368,14 +318,8 @@ class SQLRows:
         times = {"ended_before": ended_before, "begun_before": begun_before}
         self._execute(self._statements.delete_spans, of_host=host, **times)
 
-    def append(self, event: Event) -> Event:
-        written = self._execute(
-            self._statements.insert_event, **codec.event_to_row(event)
-        )
-        return replace(
-            event,
-            sequence=written.lastrowid if self._is_sqlite else written.fetchone()[0],
-        )
+    def append(self, event: Event) -> None:
+        self._execute(self._statements.insert_event, **codec.event_to_row(event))
 
     def events(self, after: int, limit: int) -> list[Event]:
         rows = self._select(self._statements.events, after=after, at_most=limit)
@@ -387,13 +331,3 @@ class SQLRows:
     def _reservations(self, rows: Iterable[Mapping[str, Any]]) -> list[Reservation]:
         read = codec.reservation_from_row
         return self._reader.readable("reservation", rows, read)
-
-    def _select(
-        self, statement: Statement, **parameters: object
-    ) -> Iterator[dict[str, Any]]:
-        return map(statement.mapping, self._execute(statement, **parameters).fetchall())
-
-    def _execute(self, statement: Statement, **parameters: object) -> Any:
-        return self._driver.execute(
-            statement.text, {**statement.defaults, **parameters}
-        )

@@ -1,7 +1,8 @@
 """Rows that cannot be read: said once, and the others go on.
 
 A row of a lease keeps its devices held whatever else of it is lost, since what cannot
-be read frees nothing; nor does a fault of a device. A request, a reservation or an event is left out.
+be read frees nothing; nor does a fault of a device. A request, a reservation or an
+event is left out.
 """
 
 from __future__ import annotations

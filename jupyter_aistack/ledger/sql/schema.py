@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from jupyter_aistack.exceptions import LedgerUnavailable, SchemaMismatch
@@ -14,6 +16,9 @@ _NUMBER = sa.BigInteger().with_variant(
 _OPEN_LOCK = (
     0x61697374  # PostgreSQL advisory lock: one process at a time creates or migrates
 )
+
+_READ_VERSION = "SELECT schema_version FROM aistack_meta"
+_UNDEFINED_TABLE = "42P01"
 
 metadata = sa.MetaData()
 
@@ -188,6 +193,20 @@ events = sa.Table(
 )
 
 NO_VERSION = "has lost its version; restore it from a copy or move it away"
+
+
+def is_up_to_date(connection: sa.PoolProxiedConnection) -> bool:
+    """Whether a server's ledger is there and needs no migration: found out in one round
+    trip, without the lock that those who make or migrate it wait for.
+    """
+    driver: Any = connection.dbapi_connection
+    try:
+        row = driver.execute(_READ_VERSION).fetchone()
+    except Exception as error:  # the driver's own
+        if getattr(error, "sqlstate", None) != _UNDEFINED_TABLE:
+            raise
+        return False
+    return row is not None and row[0] == SCHEMA_VERSION
 
 
 def bring_up_to_date(connection: sa.Connection, shown_url: str) -> bool:

@@ -104,6 +104,12 @@ class Statements:
         # SQLite has no such clause and needs none: there a write transaction locks.
         self.lock_meta = self._query(meta.with_for_update())
         self.write_meta = self._change(schema.meta.update(), ("version", "token"))
+        # PostgreSQL's: the same as long as no transaction has written anything.
+        snapshot = sa.cast(sa.func.txid_current_snapshot(), sa.Text).label("snapshot")
+        self.stamp = self._query(sa.select(snapshot))
+        is_any_due = sa.exists().where(_IS_DUE).label("is_any_due")
+        columns: list[sa.Label[Any]] = [snapshot, is_any_due]
+        self.stamp_and_due = self._query(sa.select(*columns))
 
     def _add_leases(self) -> None:
         self.is_any_due = self._query(sa.select(_L.token).where(_IS_DUE).limit(1))
@@ -263,12 +269,8 @@ class Statements:
         )
 
     def _add_events(self) -> None:
-        event: Any = schema.events.insert().inline()
-        # SQLite's driver tells the sequence by itself.
-        if self._dialect.name != "sqlite":
-            event = event.returning(_E.sequence)
         self.insert_event = self._change(
-            event,
+            schema.events.insert().inline(),
             [column.name for column in schema.events.c if column is not _E.sequence],
         )
         self.events = self._query(

@@ -21,7 +21,8 @@ def parse_url(text: str) -> URL:
     """The URL of a ledger, checked before anything is opened.
 
     Raises:
-        LedgerUnavailable: it is not a URL, or of a database we do not support.
+        LedgerUnavailable: it is not a URL, of a database we do not support, or has
+            options for a file.
     """
     try:
         url = make_url(text)
@@ -44,6 +45,13 @@ def parse_url(text: str) -> URL:
     ):
         raise LedgerUnavailable(
             f"ledger_url: {without_secrets(url)} names no file; {_ALLOWED}",
+            field="ledger_url",
+        )
+    # The rest of such a path would be dropped in silence, and another file be opened.
+    if is_sqlite(url) and "?" in text:
+        raise LedgerUnavailable(
+            "ledger_url: a ledger in a file takes no options; where its path has a "
+            "question mark write %3F",
             field="ledger_url",
         )
     return url

@@ -122,9 +122,10 @@ class GPUCommands:
             handle.release()
         elif own is not None:
             self._connect().call("release", lease_id=own["id"])
-            attach.restore_environment(
-                PREPARATION.from_dict(mine["prepared"][own["id"]])
-            )
+            # Of a device that is closed nobody can say what was prepared.
+            prepared = mine["prepared"].get(own["id"])
+            if prepared is not None:
+                attach.restore_environment(PREPARATION.from_dict(prepared))
 
     def _queue(self, _: Namespace) -> Answer:
         client = self._connect()

@@ -12,6 +12,7 @@ import io
 import threading
 from typing import Any
 
+from jupyter_aistack.core.model.device_health import HealthCode
 from jupyter_aistack.exceptions import DeviceLost, DriverNotFound, ProviderError
 
 NOT_SUPPORTED = 2
@@ -27,6 +28,9 @@ INIT_ERROR = 18
 DRIVER_NOT_LOADED = 34
 FILE_NOT_FOUND = 52
 MISSING_FUNCTION = -1
+
+HOTTEST = 250
+"""No sensor of a GPU shows so many degrees Celsius."""
 
 CANNOT_KNOW = frozenset(
     {
@@ -114,6 +118,21 @@ class AMDSMI:
         with self._lock:
             return self._open().AmdSmiMemoryType[name]
 
+    def temperature(self, handle: Any, sensor: str, metric: str) -> int | None:
+        """What a sensor of a GPU shows, or a limit of it, in degrees Celsius; None
+        where that cannot be known here. The names are those of the library's
+        enumerations.
+
+        Raises:
+            ProviderError: as `query`.
+        """
+        with self._lock:
+            library = self._open()
+            kind = library.AmdSmiTemperatureType[sensor]
+            what = library.AmdSmiTemperatureMetric[metric]
+        degrees = self.query("amdsmi_get_temp_metric", handle, kind, what, default=None)
+        return degrees if degrees is not None and 0 < degrees < HOTTEST else None
+
     def close(self) -> None:
         """Let go of the library; the next question opens it again. Closing twice is
         allowed.
@@ -153,7 +172,7 @@ class AMDSMI:
 
 def error_of(code: int, function: str) -> ProviderError:
     """The error for a code. ``facts["problem"]`` reads on after a device's name, where
-    it concerns a device.
+    it concerns a device, and ``facts["health_code"]`` says what is wrong with it.
     """
     if code in _OF_THE_DRIVER:
         cls, sentence = _OF_THE_DRIVER[code]
@@ -170,7 +189,11 @@ def error_of(code: int, function: str) -> ProviderError:
     cls, problem = _OF_A_DEVICE.get(
         code, (ProviderError, f"answers {function} with AMD SMI error {code}")
     )
-    return cls(f"an AMD GPU {problem}", smi_code=code, problem=problem)
+    is_lost = issubclass(cls, DeviceLost)
+    health = HealthCode.FELL_OFF_BUS if is_lost else None
+    return cls(
+        f"an AMD GPU {problem}", smi_code=code, problem=problem, health_code=health
+    )
 
 
 def _ask(library: Any, function: str, args: tuple[Any, ...]) -> tuple[int, Any]:

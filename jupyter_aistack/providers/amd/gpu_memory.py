@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -68,6 +68,21 @@ def used_by(process: Mapping[str, Any], pool: MemoryPool) -> int | None:
     figures = (in_pool, process.get("mem"))
     known = [figure for figure in figures if isinstance(figure, int)]
     return next((figure for figure in known if figure), min(known, default=None))
+
+
+def held_by(
+    listed: Sequence[Mapping[str, Any]] | None,
+    pids: frozenset[int] | None,
+    pool: MemoryPool,
+) -> int | None:
+    """Bytes of a pool that some processes on the library's list hold together; None where
+    either is not known.
+    """
+    if listed is None or pids is None:
+        return None
+    held = [used_by(process, pool) for process in listed if process["pid"] in pids]
+    known = [size for size in held if size is not None]
+    return sum(known) if len(known) == len(held) else None
 
 
 def _is_in_host(smi: AMDSMI, handle: Any) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from jupyter_aistack.core.enforcement.preparation import Preparation
+from jupyter_aistack.core.model.context_memory import least_share_bytes
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -18,6 +19,7 @@ from jupyter_aistack.core.model.device import (
     ProcessUse,
     Slice,
 )
+from jupyter_aistack.core.model.device_health import UNKNOWN_HEALTH, DeviceFault
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.exceptions import DriverNotFound, PrepareFailed, ProviderError
@@ -26,7 +28,8 @@ from jupyter_aistack.system.pid_namespace import PidNamespace
 
 from .allowance import AMDAllowance
 from .amdsmi import AMDSMI
-from .gpu_memory import GPUMemory, MemoryPool, memory_of, used_by
+from .gpu_memory import GPUMemory, MemoryPool, held_by, memory_of, used_by
+from .health import HealthMonitor
 from .visibility import VISIBILITY
 
 VENDOR = "amd"
@@ -51,7 +54,7 @@ class AMDProvider(Provider):
     Args:
         smi: the connection to the library.
         optional: a host without the library is not a problem, it just has no AMD GPU.
-        clock: seconds.
+        clock: seconds since the epoch.
         namespace: tells which listed ids are of processes here.
         allowance: which GPUs the launcher of this process may use.
     """
@@ -65,7 +68,7 @@ class AMDProvider(Provider):
         smi: AMDSMI | None = None,
         *,
         optional: bool = False,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
         namespace: PidNamespace | None = None,
         allowance: AMDAllowance | None = None,
     ) -> None:
@@ -74,6 +77,7 @@ class AMDProvider(Provider):
         self._allowance = allowance or AMDAllowance(self._smi)
         self._optional = optional
         self._clock = clock
+        self._health = HealthMonitor(self._smi, clock)
         self._known: dict[str, Device] = {}
         self._handles: dict[str, Any] = {}
         self._pools: dict[str, MemoryPool] = {}
@@ -100,15 +104,19 @@ class AMDProvider(Provider):
         ]
         present = {device.id: device for device in _told_apart(listed)}
         gone = {
-            i: replace(d, problem=_GONE, processes=())
-            for i, d in self._known.items()
-            if i not in present
+            i: self._lost(d, _GONE) for i, d in self._known.items() if i not in present
         }
         self._known = {
             i: d for i, d in {**gone, **present}.items() if not i.startswith(_NAMELESS)
         }
         devices = sorted((gone | present).values(), key=lambda d: (d.index, d.id))
         return tuple(self._allowance.narrowed(devices, self._handles))
+
+    def restore_faults(self, faults: Sequence[DeviceFault]) -> None:
+        """Take over what is written down: since when it holds, and what the library is
+        silent about now.
+        """
+        self._health.restore(faults)
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         """ROCR_VISIBLE_DEVICES by UUID, which ROCm's lowest layer obeys whatever runs
@@ -179,12 +187,21 @@ class AMDProvider(Provider):
             if "problem" not in error.facts:
                 raise  # it concerns the driver, not this GPU
             problem = str(error.facts["problem"])
+            is_sick = error.facts.get("health_code") is not None
         known = next(
             (device for device in self._known.values() if device.index == index), None
         )
+        if known is not None and is_sick:
+            return self._lost(known, problem)
         if known is not None:
-            return replace(known, problem=problem, processes=())
+            silent = UNKNOWN_HEALTH
+            return replace(known, problem=problem, processes=(), health=silent)
         return _blank(f"{_NAMELESS}{index}", index, host, problem)
+
+    def _lost(self, device: Device, problem: str) -> Device:
+        """A GPU that no longer answers."""
+        health = self._health.unanswered(device.id, problem)
+        return replace(device, problem=problem, processes=(), health=health)
 
     def _describe(
         self, handle: Any, index: int, host: str, memory: GPUMemory
@@ -192,9 +209,9 @@ class AMDProvider(Provider):
         asic = self._smi.query("amdsmi_get_gpu_asic_info", handle)
         uuid = self._uuid(handle, asic)
         units = asic["num_compute_units"]
-        device = _blank(
-            uuid or f"{_NAMELESS}{index}", index, host, "" if uuid else _NO_UUID
-        )
+        health = self._health.inspect(handle, uuid) if uuid else UNKNOWN_HEALTH
+        problem = health.problem if uuid else _NO_UUID
+        device = _blank(uuid or f"{_NAMELESS}{index}", index, host, problem)
         return replace(
             device,
             name=asic["market_name"] if asic["market_name"] != "N/A" else device.name,
@@ -202,6 +219,8 @@ class AMDProvider(Provider):
             used_bytes=memory.used,
             multiprocessors=units if isinstance(units, int) else 0,
             processes=self._processes(handle, memory.pool),
+            least_share_bytes=least_share_bytes(None),
+            health=health,
         )
 
     def _uuid(self, handle: Any, asic: Mapping[str, Any]) -> str:
@@ -259,7 +278,7 @@ class AMDProvider(Provider):
             millijoules=self._millijoules(device_id),
             leases={
                 lease_id: Usage(
-                    memory_bytes=_memory_of(listed, pids.get(lease_id), pool),
+                    memory_bytes=held_by(listed, pids.get(lease_id), pool),
                     utilization=busy,
                 )
                 for lease_id in holders
@@ -356,18 +375,6 @@ def _usable(slice_: Slice, devices: Mapping[str, Device]) -> Device:
 
 def _holds(lease: Lease, device_id: str) -> bool:
     return any(slice_.device_id == device_id for slice_ in lease.slices)
-
-
-def _memory_of(
-    listed: Sequence[Mapping[str, Any]] | None,
-    pids: frozenset[int] | None,
-    pool: MemoryPool,
-) -> int | None:
-    if listed is None or pids is None:
-        return None
-    held = [used_by(process, pool) for process in listed if process["pid"] in pids]
-    known = [size for size in held if size is not None]
-    return sum(known) if len(known) == len(held) else None
 
 
 def _complete(listed: Any) -> Sequence[Mapping[str, Any]] | None:

@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from jupyter_aistack.core.model.device_health import (
@@ -27,6 +28,7 @@ from jupyter_aistack.core.model.device_health import (
     dated,
     health_condition,
 )
+from jupyter_aistack.core.model.health_rules import held_conditions
 
 from .health_conditions import (
     FATAL_XIDS,
@@ -171,7 +173,8 @@ class HealthMonitor:
 
         readings = self._readings(gpu)
         conditions = [*conditions_of(readings), *_of_record(gpu.record)]
-        conditions += _held(gpu, conditions, readings)
+        is_mute = partial(is_unknown, readings=readings)
+        conditions += held_conditions(gpu.restored, conditions, is_mute)
         if not is_watched:
             conditions.append(health_condition(HealthCode.EVENTS_MISSING, _NO_EVENTS))
         return DeviceHealth(
@@ -314,16 +317,6 @@ def _of_record(record: _XidRecord | None) -> Iterator[HealthCondition]:
         yield health_condition(
             HealthCode.XID_ERROR, xid_message(record.code), evidence=record.evidence
         )
-
-
-def _held(
-    gpu: _GPU, conditions: Iterable[HealthCondition], readings: Readings
-) -> Iterator[HealthCondition]:
-    """Faults that are written down and that the driver tells nothing of now."""
-    told = {condition.code for condition in conditions}
-    for code in gpu.restored.keys() - told:
-        if is_unknown(code, readings):
-            yield health_condition(code, gpu.restored[code].message)
 
 
 def _figures(gpu: _GPU, *, is_watched: bool) -> HealthFigures:

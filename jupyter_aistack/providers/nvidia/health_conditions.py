@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jupyter_aistack.core.model.condition import Severity
 from jupyter_aistack.core.model.device_health import (
     HealthCode,
     HealthCondition,
     health_condition,
+)
+from jupyter_aistack.core.model.health_rules import (
+    power_conditions,
+    temperature_conditions,
 )
 
 from .health_readings import Counters, Limits, State
@@ -46,6 +49,11 @@ RECOVERY_ACTIONS = {
 }
 """``nvmlDeviceGpuRecoveryAction_t``, reading on after the name of a GPU."""
 
+NO_RECOVERY = frozenset({0, 5})
+"""What is no reason to close a GPU: none, and the recovery of the domain (IMEX) in which
+GPUs of several hosts share memory.
+"""
+
 HARDWARE_REASON = 0x08
 SOFTWARE_THERMAL_REASON = 0x20
 THERMAL_REASON = 0x40
@@ -54,9 +62,6 @@ POWER_BRAKE_REASON = 0x80
 driver, which keeps the GPU below its highest working temperature. Its power cap (0x4) is
 no reason to warn: it is met by every GPU that is fully at work.
 """
-
-SHUTDOWN_MARGIN = 2
-"""So few degrees below its shutdown a GPU takes no more work: that would be lost with it."""
 
 _OF_COUNTERS = {
     HealthCode.ROW_REMAP_FAILURE: "is_remap_failed",
@@ -85,9 +90,15 @@ def conditions_of(readings: Readings) -> Iterator[HealthCondition]:
     """What is to be known of a GPU by its readings."""
     yield from _of_driver(readings.state)
     yield from _of_memory(readings.counters)
-    yield from _of_temperature(readings)
+    to_slowdown, to_shutdown = _degrees_left(readings)
+    yield from temperature_conditions(
+        to_slowdown, to_shutdown, was_critical=readings.was_critical
+    )
     yield from _of_clocks(readings.state.clock_reasons or 0)
-    yield from _of_power(readings.limits, readings.counters)
+    counters = readings.counters
+    yield from power_conditions(
+        readings.limits.default_watts, counters.limit_watts, counters.enforced_watts
+    )
 
 
 def is_unknown(code: HealthCode, readings: Readings) -> bool:
@@ -111,8 +122,10 @@ def xid_message(code: int | None) -> str:
 
 
 def _of_driver(state: State) -> Iterator[HealthCondition]:
-    if state.recovery in RECOVERY_ACTIONS:
-        message = RECOVERY_ACTIONS[state.recovery]
+    action = state.recovery
+    if action is not None and action not in NO_RECOVERY:
+        unnamed = f"needs a recovery (action {action}); see its driver's documentation"
+        message = RECOVERY_ACTIONS.get(action, unnamed)
         yield health_condition(HealthCode.RECOVERY_NEEDED, message)
 
 
@@ -139,22 +152,6 @@ def _of_memory(counters: Counters) -> Iterator[HealthCondition]:
         yield health_condition(
             HealthCode.ECC_UNCORRECTED,
             "has had an uncorrectable memory error; reset it",
-        )
-
-
-def _of_temperature(readings: Readings) -> Iterator[HealthCondition]:
-    to_slowdown, to_shutdown = _degrees_left(readings)
-    is_hot = to_slowdown is not None and to_slowdown <= 0
-    is_at_its_end = to_shutdown is not None and to_shutdown <= SHUTDOWN_MARGIN
-    if is_at_its_end or (readings.was_critical and is_hot):
-        yield health_condition(
-            HealthCode.TEMPERATURE_CRITICAL,
-            "is about to switch itself off, as it is too hot; see to its cooling",
-        )
-    elif is_hot:
-        yield health_condition(
-            HealthCode.TEMPERATURE_HIGH,
-            "is as hot as its hardware allows; see to its cooling",
         )
 
 
@@ -197,19 +194,3 @@ def _of_clocks(reasons: int) -> Iterator[HealthCondition]:
             HealthCode.HARDWARE_SLOWDOWN,
             "runs slowly, as its hardware slows it down; see to its cooling and power",
         )
-
-
-def _of_power(limits: Limits, counters: Counters) -> Iterator[HealthCondition]:
-    usual = limits.default_watts
-    held = counters.enforced_watts or counters.limit_watts
-    if usual is None or held is None or held >= usual:
-        return
-    sentence = f"is held to {held:.0f} of its usual {usual:.0f} W"
-    is_chosen = counters.limit_watts is not None and held >= counters.limit_watts
-    if is_chosen:
-        message = f"{sentence} by its power limit"
-        severity = Severity.INFO
-    else:
-        message = f"{sentence}, less than its power limit; see to its power"
-        severity = Severity.WARNING
-    yield health_condition(HealthCode.POWER_LIMITED, message, severity=severity)

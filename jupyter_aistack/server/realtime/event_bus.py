@@ -48,6 +48,8 @@ class EventBus:
                 "lease_id": event.lease_id,
                 "request_id": event.request_id,
             }
+            if event.device_id:
+                data["device_id"] = event.device_id
             self._logger.emit(schema_id=SCHEMA_ID, data=data)
 
 

@@ -81,17 +81,20 @@ def test_a_child_that_the_loop_forks_does_not_answer_for_the_rank(
 
 
 def test_no_rank_listens_beyond_this_host(cluster: Cluster) -> None:
-    def loop(ctx: Any) -> list[str]:
+    def loop(ctx: Any) -> tuple[list[str], str]:
         ctx.mean(1.0)  # the group is connected
         connections = psutil.Process().net_connections(kind="inet")
-        return [
+        addresses = [
             connection.laddr.ip
             for connection in connections
             if connection.status == psutil.CONN_LISTEN
         ]
+        return addresses, os.environ["GLOO_SOCKET_IFNAME"]
 
-    for addresses in train(loop, workers=cluster).results:
+    for addresses, interface in train(loop, workers=cluster).results:
         assert set(addresses) <= {"127.0.0.1", "::1"}
+        # Where the host's own name is a loopback address, gloo takes that by itself.
+        assert interface in ("lo", "lo0")
 
 
 def test_an_interface_named_in_the_environment_is_not_taken(

@@ -61,6 +61,14 @@ def test_a_slice_that_is_mostly_empty_could_be_smaller():
     assert advice.as_dict()["saved_gpu_hours"] == pytest.approx(1.875)
 
 
+def test_a_ceiling_is_no_part_of_what_was_asked_for():
+    calm = charge(0.25, busy=0.2, spec="1/4", day=19_999)
+    above = charge(0.6, busy=0.6, spec="1/4", peak=70.0)
+    advice = told(calm, above)
+    assert advice.text.startswith("asked 1/4 = 35.0 GiB, peak 70.0 GiB")
+    assert advice.verdict == "more"
+
+
 def test_an_estimate_is_told_and_does_not_show_that_more_is_needed():
     shared = charge(0.25, busy=0.5, spec="1/4", estimated_millijoules=1)
     advice = told(shared)

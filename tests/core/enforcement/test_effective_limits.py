@@ -71,9 +71,13 @@ def test_a_suspended_lease_leaves_its_guarantee_until_it_is_wanted_back() -> Non
     assert back["l-1"].fraction == Fraction(3, 4)
 
 
-def test_a_lease_that_is_torn_down_grows_no_more() -> None:
-    going = quarter(1, "1/1", state=LeaseState.RELEASING)
-    assert device_limits(GPU, [going]) == {}
+def test_a_lease_that_is_torn_down_keeps_what_it_could_use_and_grows_no_more() -> None:
+    half = SliceLimit(device_id=GPU.id, fraction=Fraction(1, 2), memory_bytes=40 * GIB)
+    going = quarter(1, "1/1", state=LeaseState.RELEASING, limits=(half,))
+    limits = device_limits(GPU, [going, quarter(2, "1/1")])
+    assert limits.keys() == {"l-2"}
+    assert limits["l-2"].fraction == Fraction(1, 2)
+    assert limits["l-2"].memory_bytes == 40 * GIB
 
 
 def test_cores_are_its_own_and_those_that_nobody_has() -> None:

@@ -25,8 +25,10 @@ def test_a_limit_that_falls_leaves_what_was_used_alone_for_a_while() -> None:
     assert lowered.tolerated_bytes(end) == 50
 
 
-def test_a_clock_that_is_set_back_ends_the_grace() -> None:
-    assert HALF.after(WHOLE, 10.0).grace_left(9.0) == 0
+def test_a_clock_that_is_set_back_takes_nothing_of_the_grace() -> None:
+    lowered = HALF.after(WHOLE, 10.0)
+    assert lowered.grace_left(-9999.0) == LOWERED_GRACE_SECONDS
+    assert lowered.tolerated_bytes(-9999.0) == 100
 
 
 def test_a_limit_that_rises_forgets_what_was() -> None:

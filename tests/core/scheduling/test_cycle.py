@@ -40,6 +40,11 @@ def test_a_request_of_a_dead_process_is_rejected() -> None:
     ]
 
 
+def of(queue: str, spec: str, at: int, *, preemptible: bool = False) -> tuple:  # type: ignore[type-arg]
+    """A request of ann's without an end, as the tables below hold it."""
+    return (spec, at, queue, "ann", None, None, preemptible)
+
+
 EIGHTH = ("1/8", 0, "default", "ann", None, None, False)
 PREEMPTIBLE = ("1/8", 0, "default", "ann", None, None, True)
 LATER = ("1/8", 1, "default", "ann", None, None, False)
@@ -60,6 +65,50 @@ LATER = ("1/8", 1, "default", "ann", None, None, False)
         ("1/2", 0, "default", "ann", None, None, False),
     ],
     second=[],
+)
+@example(
+    # What is freed for the first of the later ones has no room for the others too.
+    first=[
+        *[EIGHTH] * 4,
+        PREEMPTIBLE,
+        ("1/8", 0, "default", "ann", None, 30.0, False),
+        *[EIGHTH] * 3,
+        PREEMPTIBLE,
+        of("default", "1/4", 0, preemptible=True),
+        *[EIGHTH] * 2,
+        ("1/4", 0, "default", "ann", 0, None, False),
+    ],
+    second=[
+        *[EIGHTH] * 8,
+        ("1/4", 2, "default", "bob", None, 5000.0, False),
+        of("default", "1/4", 2),
+        *[PREEMPTIBLE] * 2,
+        EIGHTH,
+        ("1/4", 2, "default", "bob", None, None, True),
+    ],
+)
+@example(
+    # A request that its queue will never allow waits behind others of its shape.
+    first=[
+        of("owed", "1/8", 75),
+        ("1/8", 79, "first", "ann", None, 30.0, True),
+    ],
+    second=[
+        of("small", "1/2x2", 58, preemptible=True),
+        of("default", "1/8", 69),
+        of("default", "1/2x2", 17, preemptible=True),
+        of("default", "1/8", 83, preemptible=True),
+        of("owed", "1/8", 87),
+        of("default", "2", 75),
+        of("first", "1/3", 73),
+        of("default", "1/8", 23),
+        of("batch", "1/8", 16),
+        of("owed", "1/2", 59),
+        of("default", "1/8", 35),
+        of("default", "1/8", 34),
+        of("first", "1/8", 0),
+        of("first", "1/4", 0, preemptible=True),
+    ],
 )
 @settings(deadline=None)
 def test_a_plan_grants_no_more_than_there_is_keeps_quotas_and_applied_twice_changes_nothing(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
 from jupyter_aistack.core.model.lease import LeaseState, Notice, NoticeKind, Outcome
+from jupyter_aistack.core.model.limit import SliceLimit
 from jupyter_aistack.core.model.plan import Grant, grant_to_lease
 from jupyter_aistack.core.scheduling.lease_ends import (
+    after_pause,
     ended_at,
     may_end_by_notice,
-    notice_after_pause,
     reason_of,
     why_over,
 )
@@ -76,10 +78,18 @@ def test_a_notice_ends_no_lease_that_nobody_could_renew_meanwhile() -> None:
     assert not may_end_by_notice(LEASE, 60.0)
     notice = Notice(kind=NoticeKind.IDLE, at=10.0, ends_at=70.0)
     noticed = replace(LEASE, notice=notice)
-    assert notice_after_pause(noticed, 60.0) == notice
-    after = notice_after_pause(noticed, 160.0)
-    assert after == replace(notice, ends_at=170.0)
-    assert notice_after_pause(LEASE, 160.0) is None
+    assert after_pause(noticed, 60.0) == noticed
+    after = after_pause(noticed, 160.0)
+    assert after == replace(noticed, notice=replace(notice, ends_at=170.0))
+    assert after_pause(LEASE, 160.0) == LEASE
+
+
+def test_who_was_stopped_has_the_time_to_free_memory_after_the_pause() -> None:
+    limit = SliceLimit(device_id="GPU-1", fraction=Fraction(1, 2), memory_bytes=40)
+    lowered = replace(limit, lowered_at=50.0, lowered_from_bytes=80)
+    kept = after_pause(replace(LEASE, limits=(limit, lowered)), 160.0)
+    assert kept.limits == (limit, replace(lowered, lowered_at=150.0))
+    assert kept.limits[1].tolerated_bytes(160.0) == 80
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,10 @@
  *   gpu uuid=GPU-00000000000000aa serial=aa name=AMD_Instinct_MI300X memory=206158430208 used=0 cus=304 util=0
  *       power=150 energy=1000 lost=0 hip=0 render=128           (`_` in a name is a space; lost=12 makes every call on it answer 12)
  *       gtt=0 gtt_used=0 vram=4                                 (the part of the host's memory that it may map; kind of its own memory: 31 is LPDDR5)
+ *       ecc=7:1 pages=2:1:0 most_pages=64 temp=60:100:105 hot=1 cap=750000000 usual=750000000
+ *                                                               (corrected and uncorrected errors; bad pages in all, pending, unreservable;
+ *                                                               so many are allowed; the hot spot's temperature, and its two limits; slowed down
+ *                                                               by heat (2: not known); power limits in microwatts. Without one it is not supported)
  *   process gpu=0 pid=123 memory=1048576 gtt=0 name=python3
  *   fail amdsmi_get_energy_count 2             that function answers that code; `fail amdsmi_init 34` refuses to open
  *
@@ -24,6 +28,11 @@ typedef struct { uint64_t socket; uint32_t current, average; uint64_t gfx_mv, so
 typedef struct { char name[256]; uint32_t vendor; char vendor_name[256]; uint32_t subvendor; uint64_t device; uint32_t revision; char serial[256]; uint32_t oam, cus; uint64_t target; uint32_t subsystem, reserved[21]; } Asic;
 typedef struct { uint32_t type; char vendor[256]; uint32_t padding; uint64_t size; uint32_t width, padding_too; uint64_t bandwidth, reserved[37]; } VRAM;
 typedef struct { uint32_t render, card, hsa, hip; char uuid[256]; } Enumeration;
+typedef struct { uint64_t corrected, uncorrected, deferred, reserved[5]; } Errors;
+typedef struct { uint64_t address, size; uint32_t status, padding; } Page;
+typedef struct { uint64_t cap, usual, dpm, least, most, reserved[3]; } PowerCap;
+typedef struct { uint64_t counted[15]; uint8_t prochot, power, socket, regulator, memory, host, padding[2]; uint64_t parts[8][64]; uint8_t active[4][64]; uint64_t reserved[3][64]; } Violations;
+enum { HOTSPOT = 1, CURRENT = 0, CRITICAL = 5, EMERGENCY = 7, PENDING = 1, UNRESERVABLE = 2 };
 enum { GTT = 2, OK = 0, NOT_SUPPORTED = 2, OUT_OF_RESOURCES = 15, NOT_FOUND = 31, NOT_INIT = 32, NO_FIGURE = 0xFFFF, MAX_LINES = 256, LINE = 512 };
 #define EXPORT __attribute__((visibility("default"))) int
 
@@ -118,3 +127,45 @@ DEVICE_CALL(amdsmi_get_gpu_process_list, (size_t h, uint32_t *count, Process *ou
         found++;
     }
     *count = found;)
+
+static int part_of(const char *line, const char *key, int wanted, int64_t *out) { /* the nth of key=a:b:c */
+    char text[64];
+    if (!text_of(line, key, text, sizeof text)) return NOT_SUPPORTED;
+    char *token = strtok(text, ":");
+    while (token && wanted--) token = strtok(NULL, ":");
+    *out = token ? strtoll(token, NULL, 0) : 0;
+    return OK;
+}
+DEVICE_CALL(amdsmi_get_gpu_total_ecc_count, (size_t h, Errors *out),
+    int64_t corrected = 0, uncorrected = 0;
+    code = part_of(gpu, "ecc", 0, &corrected);
+    part_of(gpu, "ecc", 1, &uncorrected);
+    memset(out, 0, sizeof *out);
+    out->corrected = (uint64_t)corrected;
+    out->uncorrected = (uint64_t)uncorrected;)
+DEVICE_CALL(amdsmi_get_gpu_bad_page_info, (size_t h, uint32_t *count, Page *out),
+    int64_t all = 0, pending = 0, lost = 0;
+    code = part_of(gpu, "pages", 0, &all);
+    part_of(gpu, "pages", 1, &pending);
+    part_of(gpu, "pages", 2, &lost);
+    for (uint32_t i = 0; out && i < *count && i < all; i++)
+        out[i] = (Page){i << 12, 4096, i < pending ? PENDING : i < pending + lost ? UNRESERVABLE : 0, 0};
+    *count = (uint32_t)all;)
+DEVICE_CALL(amdsmi_get_gpu_bad_page_threshold, (size_t h, uint32_t *out),
+    *out = (uint32_t)number_of(gpu, "most_pages", 0);
+    if (!*out) code = NOT_SUPPORTED;)
+DEVICE_CALL(amdsmi_get_temp_metric, (size_t h, uint32_t sensor, uint32_t metric, int64_t *out),
+    *out = 0;
+    if (sensor != HOTSPOT) return NOT_SUPPORTED;
+    code = part_of(gpu, "temp", metric == CURRENT ? 0 : metric == CRITICAL ? 1 : metric == EMERGENCY ? 2 : 3, out);)
+DEVICE_CALL(amdsmi_get_violation_status, (size_t h, Violations *out),
+    char text[8];
+    memset(out, 0, sizeof *out);
+    if (!text_of(gpu, "hot", text, sizeof text)) return NOT_SUPPORTED;
+    out->socket = text[0] == '2' ? 0xFF : text[0] == '1';)
+DEVICE_CALL(amdsmi_get_power_cap_info, (size_t h, uint32_t sensor, PowerCap *out),
+    (void)sensor;
+    memset(out, 0, sizeof *out);
+    out->cap = number_of(gpu, "cap", 0);
+    out->usual = number_of(gpu, "usual", 0);
+    if (!out->usual) code = NOT_SUPPORTED;)

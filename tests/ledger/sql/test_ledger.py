@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import stat
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -171,6 +172,15 @@ def test_a_file_by_sqlites_own_rules_is_refused(
     ):
         SQLLedger(url)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_question_mark_in_a_url_is_not_cut_off_with_the_rest(tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnavailable, match=r"^ledger_url: .* write %3F$"):
+        SQLLedger(f"sqlite:///{tmp_path}/a?b.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+    SQLLedger(f"sqlite:///{tmp_path}/a%3Fb.sqlite").events()
+    assert "a?b.sqlite" in {each.name for each in tmp_path.iterdir()}
 
 
 def test_building_a_ledger_touches_nothing(tmp_path: Path) -> None:
@@ -732,6 +742,7 @@ def test_a_reading_transaction_sees_one_moment(
     ledger, other = SQLLedger(url), SQLLedger(url)
     lease = grant(ledger, wish("r-1"))
     with ledger._reading() as rows:
+        assert rows.version  # it sees the moment of its first reading
         other.submit(wish("r-2"))
         other.step(lease.id, lease.token, LeaseTransition.FAIL, 1.0)
         assert rows.queued("box") == []
@@ -891,3 +902,15 @@ def test_every_field_of_a_lease_survives_the_file(
             active, state=ended.state, outcome=Outcome.ABANDONED, ended_at=1.0 / 3 + 1
         )
     )
+
+
+def test_a_servers_driver_is_imported_before_any_thread_can_fork() -> None:
+    code = (
+        "import sys; from jupyter_aistack.ledger.sql.ledger import SQLLedger;"
+        "SQLLedger('postgresql+psycopg://nobody@127.0.0.1:1/none');"
+        "print('psycopg' in sys.modules)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "True\n"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -128,9 +129,12 @@ def test_a_transaction_that_is_left_open_does_not_keep_the_ledger(
     monkeypatch.setattr(TimedConnection, "answer_seconds", 10.0)
     stopped = postgresql.create_server_engine(parse_url(server.url))
     left_open = stopped.raw_connection()
-    left_open.cursor().execute("SELECT * FROM aistack_meta FOR UPDATE")
+    driver: Any = left_open.dbapi_connection
+    driver.begin()
+    driver.execute("SELECT * FROM aistack_meta FOR UPDATE")
+    driver.settle()
     assert SQLLedger(server.url).submit(wish("r-1")).id == "r-1"
-    with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+    with pytest.raises(psycopg.OperationalError):
         left_open.commit()
     left_open.invalidate()
     stopped.dispose()

@@ -68,7 +68,7 @@ def test_who_closes_its_ledger_has_not_ended(url: str) -> None:
     ledger = SQLLedger(url)
     with holding(url) as (inside, process):
         inside.ask("ledger.close()")
-        assert ledger.presence(process) is Liveness.UNKNOWN
+        wait_until(lambda: ledger.presence(process) is Liveness.UNKNOWN)
         inside.ask("ledger.hold_presence(identity_of(os.getpid()))")
         assert ledger.presence(process) is Liveness.ALIVE
     ledger.close()
@@ -85,7 +85,7 @@ def test_a_process_may_show_itself_by_two_openings_of_the_ledger(url: str) -> No
     assert other.presence(process) is Liveness.ALIVE
     assert other.has_witness(process)
     second.close()
-    assert other.presence(process) is Liveness.UNKNOWN
+    wait_until(lambda: other.presence(process) is Liveness.UNKNOWN)
     other.close()
 
 
@@ -173,7 +173,8 @@ def test_two_ledgers_of_one_process_show_it_side_by_side(url: str) -> None:
     first.close()
     assert looking.presence(process) is Liveness.ALIVE
     second.close()
-    assert looking.presence(process) is Liveness.UNKNOWN
+    # A server lets go of a session's locks once it has seen that the session is over.
+    wait_until(lambda: looking.presence(process) is Liveness.UNKNOWN)
     looking.close()
 
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import pytest
 
+from jupyter_aistack.core.model.context_memory import least_share_bytes
 from jupyter_aistack.core.model.device import (
     Device,
     DeviceKind,
@@ -94,7 +95,8 @@ def whole(device: Device) -> Slice:
 
 def test_a_gpu_is_described(fake_amdsmi) -> None:
     child = fake_amdsmi.python(mi300x(), SETUP)
-    assert child("provider.discover('box')") == (gpu(multiprocessors=304),)
+    described = gpu(multiprocessors=304, least_share_bytes=least_share_bytes(None))
+    assert child("provider.discover('box')") == (described,)
 
 
 def test_processes_are_seen_by_program_alone(fake_amdsmi) -> None:

@@ -36,6 +36,7 @@ def fault(evidence: str, code: HealthCode = HealthCode.XID_ERROR) -> DeviceFault
     [
         ({"recovery": 1}, HealthCode.RECOVERY_NEEDED, "reset it"),
         ({"recovery": 2}, HealthCode.RECOVERY_NEEDED, "rebooted"),
+        ({"recovery": 8}, HealthCode.RECOVERY_NEEDED, "action 8"),
         ({"remap": "0:1:1:0"}, HealthCode.ROW_REMAP_PENDING, "faulty memory row"),
         ({"remap": "0:9:0:1"}, HealthCode.ROW_REMAP_FAILURE, "replaced"),
         ({"retire": 1}, HealthCode.PAGE_RETIREMENT_PENDING, "memory page"),

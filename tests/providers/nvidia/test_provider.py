@@ -225,6 +225,15 @@ def test_processes_of_every_list_are_seen_once(fake_nvml) -> None:
     ]
 
 
+def test_a_process_that_is_listed_with_nothing_is_told_from_an_unknown_figure(
+    fake_nvml,
+) -> None:
+    child = fake_nvml.python(h200() + process(11, 0) + process(12, -1), SETUP)
+    (device,) = child("provider.discover('box')")
+    held = {use.pid: use.memory_bytes for use in device.processes or ()}
+    assert held == {11: 0, 12: None}
+
+
 def test_processes_of_mig_instances_are_seen(fake_nvml) -> None:
     state = h200(mig=1) + instance(0) + process(11, GIB, gi=7)
     held = fake_nvml.python(state, SETUP)("provider.discover('box')[0].processes")

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.server.realtime.event_bus import SCHEMA_ID, last_sequence
+from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.server.realtime.event_bus import (
+    SCHEMA_ID,
+    EventBus,
+    last_sequence,
+)
 from jupyter_aistack.testing import holder, simulated_broker
 from tests.fakes.rest_server import Ask
 from tests.fakes.waiting import until
@@ -39,6 +44,19 @@ async def test_lease_events_reach_the_bus_with_opaque_ids_only(
     )
 
 
+async def test_an_event_of_a_device_names_it(ask: Ask, server: Any) -> None:
+    heard: list[dict[str, Any]] = []
+
+    async def listen(logger: Any, schema_id: str, data: dict[str, Any]) -> None:
+        heard.append(data)
+
+    server.event_logger.add_listener(schema_id=SCHEMA_ID, listener=listen)
+    sick = Event(kind=EventKind.DEVICE_FAULTED, at=1.0, device_id="GPU-0")
+    EventBus(server.event_logger).emit((sick,))
+    await until(lambda: heard)
+    assert (heard[0]["kind"], heard[0]["device_id"]) == ("DeviceFaulted", "GPU-0")
+
+
 async def test_events_reach_a_browsers_subscription(ask: Ask, jp_ws_fetch: Any) -> None:
     socket = await jp_ws_fetch("api", "events", "subscribe")
     await ask("POST", "leases", {"spec": "1/4"})
@@ -54,7 +72,6 @@ async def test_events_reach_a_browsers_subscription(ask: Ask, jp_ws_fetch: Any) 
 def test_schema_lists_every_kind_of_event() -> None:
     import yaml
 
-    from jupyter_aistack.core.model.events import EventKind
     from jupyter_aistack.server.realtime.event_bus import SCHEMA_PATH
 
     schema = yaml.safe_load(SCHEMA_PATH.read_text())

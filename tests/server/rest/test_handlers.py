@@ -90,6 +90,29 @@ async def test_time_limited_lease_is_extended(ask: Ask) -> None:
     assert lease["ends_at"] == pytest.approx(answer["lease"]["ends_at"] + 60)
 
 
+async def test_a_ceiling_is_asked_for_and_what_may_be_used_is_listed(ask: Ask) -> None:
+    body = {"spec": "1/4", "up_to": "1/1"}
+    _, answer = await ask("POST", "leases", body)
+    assert answer["request"]["up_to"] == "1"
+    assert answer["lease"]["limits"][0]["fraction"] == "1"
+    await ask("POST", "leases", {"spec": "1/2"})
+    _, listed = await ask("GET", "leases")
+    limits = {lease["id"]: lease["limits"] for lease in listed["leases"]}
+    assert limits[answer["lease"]["id"]][0]["fraction"] == "1/2"
+    _, events = await ask("GET", "events")
+    assert "LeaseLimitsChanged" in {event["kind"] for event in events["events"]}
+
+
+@pytest.mark.parametrize("ceiling", ["1/8", "2", "much", 0.5])
+async def test_a_bad_ceiling_is_refused_and_asks_for_nothing(
+    ask: Ask, ceiling: object
+) -> None:
+    status, answer = await ask("POST", "leases", {"spec": "1/4", "up_to": ceiling})
+    assert (status, answer["code"]) == (400, "InvalidRequest")
+    assert answer["facts"]["field"] == "up_to"
+    assert (await ask("GET", "leases"))[1] == {"leases": []}
+
+
 async def test_usage_names_device_and_lease(ask: Ask) -> None:
     _, answer = await ask("POST", "leases", {"spec": "1/4"})
     status, usage = await ask("GET", "usage")

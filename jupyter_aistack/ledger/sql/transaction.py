@@ -1,0 +1,222 @@
+"""One transaction with a database: statements sent, answers waited for, counters kept."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.exceptions import LedgerUnavailable
+from jupyter_aistack.ledger.base import LedgerState
+
+from . import schema
+from .cache import DecodeCache
+from .failures import database_errors
+from .salvage import RowReader
+from .statements import Statement, Statements
+from .url import Identity
+
+_OWN_WRITES = "aistack_own_writes"
+_PICTURES = "aistack_pictures"
+
+
+@dataclass(frozen=True)
+class OpenDatabase:
+    """A database in use, and what has been read from it before."""
+
+    engine: sa.Engine
+    statements: Statements
+    identity: Identity
+    reader: RowReader
+    leases: DecodeCache[Lease] = field(default_factory=DecodeCache)
+    queued: DecodeCache[Request] = field(default_factory=DecodeCache)
+    pictures: dict[str, CachedSnapshot] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CachedSnapshot:
+    """A state read at `stamp` and at the time `at`; nothing has been written as long as
+    the stamp is the same.
+    """
+
+    stamp: Hashable
+    state: LedgerState
+    at: float
+
+
+@dataclass
+class _Counters:
+    """The ledger's two numbers: of its changes that concern plans, and of its leases."""
+
+    version: int
+    token: int
+
+
+class SQLTransaction:
+    """One transaction, as it is sent to the database.
+
+    What is sent to a server is not waited for until it is read: the first reading waits
+    for all that was sent before it, the counters included.
+    """
+
+    def __init__(
+        self,
+        connection: sa.PoolProxiedConnection,
+        opened: OpenDatabase,
+        *,
+        is_sqlite: bool,
+    ) -> None:
+        self._driver: Any = connection.dbapi_connection
+        self._info = connection.info  # lives as long as the driver's connection
+        self._opened = opened
+        self._statements = opened.statements
+        self._is_sqlite = is_sqlite
+        self._reader = opened.reader
+        self._is_sent = False
+        self._counters: _Counters | None = None
+        self._expected: dict[_Question, Any] = {}
+
+    def begin(self, shown_url: str, *, writes: bool) -> None:
+        """Ask for the counters; for a write that takes the ledger's lock as well."""
+        self._shown_url = shown_url
+        self._writes = writes
+        meta = self._statements.lock_meta if writes else self._statements.read_meta
+        self._meta = self._execute(meta)
+
+    def _read_counters(self) -> _Counters:
+        """The counters, waited for once.
+
+        Raises:
+            SchemaMismatch, LedgerUnavailable: another process has migrated the ledger,
+                or spoiled it, since it was opened.
+        """
+        if self._counters is None:
+            counters = self._answer_of_meta()
+            if counters is None:
+                message = f"ledger_url: {self._shown_url} {schema.NO_VERSION}"
+                raise LedgerUnavailable(
+                    message, field="ledger_url", ledger_url=self._shown_url
+                )
+            schema_version, version, token = counters
+            schema.check_schema(schema_version, self._shown_url)
+            self._counters = _Counters(version, token)
+            self._counters_read = _Counters(version, token)
+        return self._counters
+
+    def _answer_of_meta(self) -> Any:
+        try:
+            self._settle()
+            return self._meta.fetchone()
+        except database_errors():
+            # What was sent after it may have failed because the schema is another.
+            if self._meta.description is None:
+                raise
+            answer = self._meta.fetchone()
+            if answer is not None:
+                schema.check_schema(answer[0], self._shown_url)
+            raise
+
+    @property
+    def version(self) -> int:
+        return self._read_counters().version
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self._read_counters().version = version
+
+    def commit(self) -> None:
+        """End the transaction and keep what it has done, the counters too if they have
+        moved.
+        """
+        counters = self._read_counters()
+        if counters != self._counters_read:
+            self._execute(
+                self._statements.write_meta,
+                version=counters.version,
+                token=counters.token,
+            )
+        self._driver.commit()
+        if self._writes:
+            self._info[_OWN_WRITES] = self._info.get(_OWN_WRITES, 0) + 1
+
+    @property
+    def pictures(self) -> dict[str, CachedSnapshot]:
+        """The hosts' states as they were read before, to be looked up and replaced."""
+        if not self._is_sqlite:
+            return self._opened.pictures
+        known: dict[str, CachedSnapshot] = self._info.setdefault(_PICTURES, {})
+        return known
+
+    def stamp(self) -> Hashable:
+        """What is the same as long as nothing at all has been written."""
+        if not self._is_sqlite:
+            # Which transactions this one sees.
+            snapshot: str = self._fetch(self._statements.stamp)[0][0]
+            return snapshot
+        # SQLite counts for each connection what any other connection has committed,
+        # whichever process it belongs to.
+        data_version = int(self._driver.execute("PRAGMA data_version").fetchone()[0])
+        return (data_version, self._info.get(_OWN_WRITES, 0))
+
+    # -- sending and reading -----------------------------------------------------------
+
+    def _select(
+        self, statement: Statement, **parameters: object
+    ) -> Iterator[dict[str, Any]]:
+        return map(statement.mapping, self._fetch(statement, **parameters))
+
+    def _select_each(
+        self, statement: Statement, keys: Iterable[object]
+    ) -> Iterator[dict[str, Any]]:
+        """The rows of each key, asked for all at once where that saves waiting."""
+        for key in keys:
+            self._expect(statement, key=key)
+        return (row for key in keys for row in self._select(statement, key=key))
+
+    def _expect(self, statement: Statement, **parameters: object) -> None:
+        """Send a statement whose rows will be read in a moment, so that a server is
+        waited for once; a file would be asked for what may not be needed.
+        """
+        question = _question(statement, parameters)
+        if not self._is_sqlite and question not in self._expected:
+            self._expected[question] = self._execute(statement, **parameters)
+
+    def _forget_expected(self, statement: Statement, key: object) -> None:
+        """What was asked for before a row was written is not as it is now."""
+        self._expected.pop(_question(statement, {"key": key}), None)
+
+    def _fetch(self, statement: Statement, **parameters: object) -> list[Any]:
+        """What a statement returns."""
+        asked = None
+        if self._expected:
+            asked = self._expected.pop(_question(statement, parameters), None)
+        if asked is None:
+            asked = self._execute(statement, **parameters)
+        self._read_counters()
+        self._settle()
+        rows: list[Any] = asked.fetchall()
+        return rows
+
+    def _settle(self) -> None:
+        """Wait for what was sent to a server."""
+        if self._is_sent and not self._is_sqlite:
+            self._driver.settle()
+        self._is_sent = False
+
+    def _execute(self, statement: Statement, **parameters: object) -> Any:
+        """Send a statement; where that is a server, its answer is to come."""
+        self._is_sent = True
+        return self._driver.execute(
+            statement.text, {**statement.defaults, **parameters}
+        )
+
+
+_Question = tuple[str, tuple[tuple[str, object], ...]]
+
+
+def _question(statement: Statement, parameters: Mapping[str, object]) -> _Question:
+    return statement.text, tuple(sorted(parameters.items()))
