@@ -93,7 +93,7 @@ class Broker:
         self.host_state = state = HostState(
             ledger, devices, policy, clock, ttl_seconds, identity
         )
-        self.clock = clock
+        self.clock = state.now
         self.memory = MemoryWatchdog(ledger, state.now, memory_action)
         self.processes = HolderProcesses(
             state,

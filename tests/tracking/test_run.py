@@ -310,12 +310,13 @@ def test_a_server_that_goes_and_comes_back_is_said_and_loses_nothing(
         point["step"] for point in server.points if point["key"] == "loss"
     ) == [*range(100)]
     assert server.ends == ["FINISHED"]
-    told = [record.getMessage() for record in caplog.records]
-    assert [("nothing reaches" in text, "answers again" in text) for text in told] == [
-        (True, False),
-        (False, True),
-    ]
-    assert server.uri in told[0]
+    # On a busy machine it is said as well that the opening takes a while.
+    messages = [record.getMessage() for record in caplog.records]
+    lost = [text for text in messages if "nothing reaches" in text]
+    back = [text for text in messages if "answers again" in text]
+    assert (len(lost), len(back)) == (1, 1)
+    assert messages.index(lost[0]) < messages.index(back[0])
+    assert server.uri in lost[0]
 
 
 def test_who_waits_for_a_server_is_told_so(monkeypatch: pytest.MonkeyPatch):

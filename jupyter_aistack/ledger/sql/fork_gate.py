@@ -11,7 +11,8 @@ import threading
 
 FORK_SECONDS = 1.0
 """A fork waits for so long at most: a call that takes longer waits for another process
-to let go of the database, and asleep it holds none of those locks."""
+to let go of the database, and asleep it holds none of those locks. No call may give up
+waiting just then: it would be awake."""
 
 
 class ForkGate:

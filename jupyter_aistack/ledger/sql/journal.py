@@ -57,14 +57,14 @@ class Journal:
             sqlite3.Error: it cannot be read or written at all.
         """
         try:
-            with contextlib.closing(self._connect()) as connection:
+            with contextlib.closing(self._connect(BUSY_SECONDS)) as connection:
                 _mode(connection)
         except sqlite3.OperationalError as error:
             is_unshared = error.sqlite_errorcode in _NO_SHARED_MEMORY
             if not is_unshared or not self._is_writable() or self._may_write_ahead():
                 raise
             # Alone, SQLite needs no shared memory.
-            with contextlib.closing(self._connect()) as connection:
+            with contextlib.closing(self._connect(_BRIEF_SECONDS)) as connection:
                 connection.execute("PRAGMA locking_mode=EXCLUSIVE")
                 _set_rollback(connection)
 
@@ -84,8 +84,8 @@ class Journal:
             is_ahead = True
         connection.execute(f"PRAGMA synchronous={'NORMAL' if is_ahead else 'FULL'}")
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, timeout=_BRIEF_SECONDS, isolation_level=None)
+    def _connect(self, busy_seconds: float) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=busy_seconds, isolation_level=None)
 
     def _is_writable(self) -> bool:
         return storage_problem(self._path.parent) is None

@@ -77,6 +77,7 @@ class SQLTransaction:
         self._is_sqlite = is_sqlite
         self._reader = opened.reader
         self._is_sent = False
+        self._meta: Any = None
         self._counters: _Counters | None = None
         self._expected: dict[_Question, Any] = {}
 
@@ -112,13 +113,22 @@ class SQLTransaction:
             self._settle()
             return self._meta.fetchone()
         except database_errors():
-            # What was sent after it may have failed because the schema is another.
-            if self._meta.description is None:
-                raise
-            answer = self._meta.fetchone()
-            if answer is not None:
-                schema.check_schema(answer[0], self._shown_url)
+            self._check_answered_schema()
             raise
+
+    def _check_answered_schema(self) -> None:
+        """After a failure: what was sent behind the question for the counters may have
+        failed because the schema is another.
+
+        Raises:
+            SchemaMismatch: it is.
+        """
+        is_checked = self._counters is not None
+        if is_checked or self._meta is None or self._meta.description is None:
+            return
+        answer = self._meta.fetchone()
+        if answer is not None:
+            schema.check_schema(answer[0], self._shown_url)
 
     @property
     def version(self) -> int:
@@ -210,9 +220,13 @@ class SQLTransaction:
     def _execute(self, statement: Statement, **parameters: object) -> Any:
         """Send a statement; where that is a server, its answer is to come."""
         self._is_sent = True
-        return self._driver.execute(
-            statement.text, {**statement.defaults, **parameters}
-        )
+        values = {**statement.defaults, **parameters}
+        try:
+            return self._driver.execute(statement.text, values)
+        except database_errors():
+            # A server may tell already that a statement before this one has failed.
+            self._check_answered_schema()
+            raise
 
 
 _Question = tuple[str, tuple[tuple[str, object], ...]]

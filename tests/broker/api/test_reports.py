@@ -36,9 +36,9 @@ ADMIN = Caller(user="root", uid=0, pid=1, is_admin=True)
 RATES = Rates(carbon_g_per_kwh=400.0, price_per_kwh=0.25)
 
 
-def build(*, show_names: bool = True) -> Service:
+def build(*, clock: ManualClock | None = None, show_names: bool = True) -> Service:
     return Service(
-        simulated_broker("1xH100-80GB", clock=ManualClock(NOW)),
+        simulated_broker("1xH100-80GB", clock=clock or ManualClock(NOW)),
         rates=RATES,
         show_names=show_names,
     )
@@ -226,11 +226,12 @@ def test_a_bill_is_of_the_kernel_or_of_its_notebook(service: Service) -> None:
     assert service.call("bill", {"notebook": True}, BOB)["total"]["gpu_hours"] == 1.0
 
 
-def test_a_bill_can_be_brought_up_to_date_first(service: Service) -> None:
+def test_a_bill_can_be_brought_up_to_date_first() -> None:
+    clock = ManualClock(NOW)
+    service = build(clock=clock)
     lease = service.call("request", {"spec": "1/4"}, ANN)["lease"]
     service.broker.record_usage()
-    assert isinstance(service.broker.clock, ManualClock)
-    service.broker.clock.advance(5.0)
+    clock.advance(5.0)
     assert service.call("bill", {}, ANN)["leases"] == {}
     settled = service.call("bill", {"settle": True}, ANN)
     assert settled["leases"][lease["id"]]["gpu_seconds"] == 5.0

@@ -95,8 +95,12 @@ def test_a_lease_that_ends_in_a_transaction_is_ended_for_all_of_it(
         ledger.step(lease.id, lease.token, LeaseTransition.ACTIVATE, 61.0)
 
 
+@pytest.mark.parametrize("answers", ["late", "early"])
 def test_another_schema_is_named_also_where_its_columns_are_others(
-    ledger: SQLLedger, postgres_url: str
+    ledger: SQLLedger,
+    postgres_url: str,
+    answers: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ledger.read("box", 0.0)
     engine = sa.create_engine(postgres_url)
@@ -104,6 +108,15 @@ def test_another_schema_is_named_also_where_its_columns_are_others(
         connection.exec_driver_sql("UPDATE aistack_meta SET schema_version = 99")
         connection.exec_driver_sql("ALTER TABLE aistack_accounts DROP COLUMN week")
     engine.dispose()
+    if answers == "early":
+        execute = TimedConnection.execute
+
+        def execute_and_wait(connection: TimedConnection, *given: Any) -> Any:
+            cursor = execute(connection, *given)
+            connection.settle()
+            return cursor
+
+        monkeypatch.setattr(TimedConnection, "execute", execute_and_wait)
     with pytest.raises(SchemaMismatch):
         ledger.read("box", 0.0)
     with pytest.raises(SchemaMismatch):
