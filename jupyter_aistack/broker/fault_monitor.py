@@ -18,7 +18,11 @@ from jupyter_aistack.core.enforcement.faults import (
 )
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device import Device, Fault
-from jupyter_aistack.core.model.device_health import DeviceFault, HealthCode
+from jupyter_aistack.core.model.device_health import (
+    DeviceFault,
+    HealthCode,
+    faults_by_device,
+)
 from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import LeaseError
@@ -72,9 +76,8 @@ class FaultMonitor:
 
     def _check_devices(self, leases: Sequence[Lease]) -> None:
         """Write down which devices are sick, and which have recovered."""
-        recorded: dict[str, dict[HealthCode, DeviceFault]] = {}
-        for fault in self._ledger.device_faults(self._devices.host):
-            recorded.setdefault(fault.device_id, {})[fault.code] = fault
+        faults = self._ledger.device_faults(self._devices.host)
+        recorded = faults_by_device(faults)
         for device in self._devices.inventory().devices:
             known = recorded.get(device.id, {})
             if device.health.errors:

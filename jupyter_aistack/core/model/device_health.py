@@ -177,6 +177,16 @@ def health_condition(
     )
 
 
+def faults_by_device(
+    faults: Iterable[DeviceFault],
+) -> dict[str, dict[HealthCode, DeviceFault]]:
+    """The faults of each device that has any, by its id and by their code."""
+    by_device: dict[str, dict[HealthCode, DeviceFault]] = {}
+    for fault in faults:
+        by_device.setdefault(fault.device_id, {})[fault.code] = fault
+    return by_device
+
+
 def dated(
     conditions: Iterable[HealthCondition],
     known: Mapping[HealthCode, float],

@@ -21,6 +21,7 @@ from jupyter_aistack.core.model.device_health import (
     HealthConditions,
     HealthFigures,
     dated,
+    faults_by_device,
     health_condition,
 )
 from jupyter_aistack.core.model.health_rules import (
@@ -123,9 +124,7 @@ class HealthMonitor:
 
     def restore(self, faults: Iterable[DeviceFault]) -> None:
         """Take over what is written down of GPUs."""
-        recorded: dict[str, dict[HealthCode, DeviceFault]] = {}
-        for fault in faults:
-            recorded.setdefault(fault.device_id, {})[fault.code] = fault
+        recorded = faults_by_device(faults)
         for device_id in self._gpus.keys() | recorded.keys():
             self._of(device_id).restored = recorded.get(device_id, {})
 

@@ -26,6 +26,7 @@ from jupyter_aistack.core.model.device_health import (
     HealthConditions,
     HealthFigures,
     dated,
+    faults_by_device,
     health_condition,
 )
 from jupyter_aistack.core.model.health_rules import held_conditions
@@ -135,9 +136,7 @@ class HealthMonitor:
 
     def restore(self, faults: Iterable[DeviceFault]) -> None:
         """Take over what is written down of GPUs, and that of what is over."""
-        recorded: dict[str, dict[HealthCode, DeviceFault]] = {}
-        for fault in faults:
-            recorded.setdefault(fault.device_id, {})[fault.code] = fault
+        recorded = faults_by_device(faults)
         for uuid in self._gpus.keys() | recorded.keys():
             gpu = self._of(uuid)
             gpu.restored = recorded.get(uuid, {})

@@ -50,7 +50,7 @@ class GPUEvent:
 
 
 class EventListener:
-    """Collects what GPUs report, from the first `listen` on.
+    """Collects what GPUs report, from the second `listen` on.
 
     Args:
         nvml: the connection to the driver.
@@ -65,6 +65,7 @@ class EventListener:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._can_wait = True
+        self._is_asked_again = False
         # Appending to it takes no lock that a fork could leave behind locked.
         self._events: deque[GPUEvent] = deque(maxlen=MOST_KEPT)
         nvml.before_close(self.stop)
@@ -95,7 +96,12 @@ class EventListener:
             self._mute.add(address)
 
     def listen(self) -> None:
-        """Wait for events in a thread, unless one does already."""
+        """Wait for events in a thread, unless one does already: from the second call
+        on. Who asks but once, a command say, would have to end the thread at once.
+        """
+        if not self._is_asked_again:
+            self._is_asked_again = True
+            return
         is_waiting = self._thread is not None and self._thread.is_alive()
         # The set of a session that is over is freed memory.
         is_current = self._session == self._nvml.session

@@ -122,12 +122,20 @@ def test_a_kernel_that_is_interrupted_alone_or_with_its_group_leaves_nothing(
             timer.cancel()
             timer.join()
         if reply["status"] == "ok":
-            run_cell(client, "%cluster down")
+            take_down(client)
         else:
             ends.append(reply["ename"])
-        assert json.loads(look(client)) == NOTHING
+        assert json.loads(look(client)) == NOTHING, reply
     assert len(ends) >= 3
     assert set(ends) == {"KeyboardInterrupt"}
+
+
+def take_down(client: BlockingKernelClient) -> None:
+    """End a cluster that has come up; a last interrupt may hit this cell."""
+    for _ in range(3):
+        reply, _ = run_cell(client, "%cluster down")
+        if reply["status"] == "ok":
+            return
 
 
 def look(client: BlockingKernelClient) -> str:

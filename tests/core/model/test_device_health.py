@@ -5,10 +5,12 @@ from __future__ import annotations
 from jupyter_aistack.core.model.condition import Severity
 from jupyter_aistack.core.model.device_health import (
     UNKNOWN_HEALTH,
+    DeviceFault,
     DeviceHealth,
     HealthCode,
     HealthFigures,
     dated,
+    faults_by_device,
     health_condition,
 )
 
@@ -58,3 +60,18 @@ def test_conditions_are_in_order_of_gravity_and_keep_the_time_they_began() -> No
         (HealthCode.FELL_OFF_BUS, 9.0),
         (HealthCode.POWER_BRAKE, 3.0),
     ]
+
+
+def test_faults_are_told_apart_by_device_and_code() -> None:
+    xid, bus, other = (
+        DeviceFault(host="box", device_id=device, code=code, message="", since=1.0)
+        for device, code in (
+            ("GPU-0", HealthCode.XID_ERROR),
+            ("GPU-0", HealthCode.FELL_OFF_BUS),
+            ("GPU-1", HealthCode.XID_ERROR),
+        )
+    )
+    assert faults_by_device([xid, other, bus]) == {
+        "GPU-0": {HealthCode.XID_ERROR: xid, HealthCode.FELL_OFF_BUS: bus},
+        "GPU-1": {HealthCode.XID_ERROR: other},
+    }

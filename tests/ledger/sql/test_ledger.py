@@ -868,7 +868,8 @@ def test_a_connection_the_server_has_dropped_is_replaced(
     with admin.begin() as connection:
         others = "pid <> pg_backend_pid() AND backend_type = 'client backend'"
         connection.exec_driver_sql(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"
+            "SELECT pg_terminate_backend(pid, 60000)  -- waits until it has ended\n"
+            f"FROM pg_stat_activity WHERE {others}"
         )
     admin.dispose()
     assert ledger.request("r-1").id == "r-1"
