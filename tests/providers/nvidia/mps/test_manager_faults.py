@@ -188,7 +188,9 @@ def test_a_daemon_does_not_wait_for_clients_that_came_as_it_was_ended(
     stand.tell(clients=[[os.getpid(), "default"]])
     control = Protocol2(DaemonPaths(stand.root / short(GPU)), GPU, 0, seconds=5.0)
     control.quit()
-    assert not stand.running().is_alive  # type: ignore[union-attr]
+    running = stand.running()
+    assert running is not None
+    wait_until(lambda: not running.is_alive)
 
 
 def test_a_daemon_that_refuses_to_start_is_tried_again_after_a_while(
