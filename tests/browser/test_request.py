@@ -22,7 +22,7 @@ def test_request_and_release_by_mouse(lab: LabPage) -> None:
     expect(lab.dialog).to_contain_text(
         "About 40 GiB of NVIDIA H100-80GB (simulated); free now"
     )
-    lab.dialog.get_by_role("combobox").select_option("3600")
+    lab.dialog.get_by_role("combobox", name="For").select_option("3600")
     lab.picture("dialog-light")
     lab.dialog.get_by_role("button", name="Request").click()
 
