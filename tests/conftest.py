@@ -112,12 +112,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """How many tests of services ``-n logical`` runs at once: half of its time such a
-    test waits for a process to start or to end. Of others as many as there are cores.
+def pytest_xdist_auto_num_workers() -> int:
+    """How many tests ``-n logical`` runs at once: a third of its time a test waits for a
+    process to start or to end, one of services longer.
     """
     cores = os.cpu_count() or 1
-    return None if leaves_out_services(config) else cores + (cores + 1) // 2
+    return cores + (cores + 1) // 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
