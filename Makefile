@@ -14,7 +14,7 @@ REPORTS := $(VENV)/reports
 PARTS := unit service browser
 # A plugin of a library of the services, which takes a second to import in every process.
 NO_PLUGINS := -p no:schemathesis
-# Three workers on two cores for tests of services, see tests/conftest.py.
+# Three workers on two cores, see tests/conftest.py.
 PARALLEL := -n logical --maxprocesses 8
 # What the tests of a file share is started once, and files are taken up in the order of tests/conftest.py.
 BY_FILE := --dist loadfile --no-loadscope-reorder

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from jupyter_aistack.exceptions import DeviceLost, DriverNotFound, ProviderError
+from tests.fakes.child import Child
 
 GPU = "session 1\ngpu uuid=GPU-a name=NVIDIA_H200 memory=150754820096\n"
 SETUP = """
@@ -145,18 +147,24 @@ def test_may_be_asked_from_many_threads_while_the_driver_resets(fake_nvml) -> No
     assert child("{answer.result() for answer in pending}") == {1}
 
 
+def with_package(fake_nvml, folder: Path, name: str, version: str) -> Child:
+    """A process that sees a package installed in a version."""
+    installed = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    installed.mkdir()
+    text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    (installed / "METADATA").write_text(text, encoding="utf-8")
+    child: Child = fake_nvml.python("gpu uuid=GPU-a\n", SETUP)
+    child.run(f"import sys; sys.path.insert(0, {str(folder)!r})")
+    return child
+
+
 @pytest.mark.parametrize(
     ("version", "is_refused"), [("11.5.3", True), ("8.0.4", True), ("13.0.1", False)]
 )
 def test_a_package_that_is_imported_in_place_of_nvidias_is_refused(
     fake_nvml, tmp_path, version: str, is_refused: bool
 ) -> None:
-    folder = tmp_path / f"pynvml-{version}.dist-info"
-    folder.mkdir()
-    text = f"Metadata-Version: 2.1\nName: pynvml\nVersion: {version}\n"
-    (folder / "METADATA").write_text(text, encoding="utf-8")
-    child = fake_nvml.python("gpu uuid=GPU-a\n", SETUP)
-    child.run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})")
+    child = with_package(fake_nvml, tmp_path, "pynvml", version)
     if not is_refused:
         assert child("nvml.query('nvmlDeviceGetCount')") == 1
         return
@@ -176,12 +184,7 @@ def test_a_package_that_is_imported_in_place_of_nvidias_is_refused(
 def test_a_binding_that_misreads_processes_is_refused_by_its_version(
     fake_nvml, tmp_path, version: str, is_refused: bool
 ) -> None:
-    folder = tmp_path / f"nvidia_ml_py-{version}.dist-info"
-    folder.mkdir()
-    text = f"Metadata-Version: 2.1\nName: nvidia-ml-py\nVersion: {version}\n"
-    (folder / "METADATA").write_text(text, encoding="utf-8")
-    child = fake_nvml.python("gpu uuid=GPU-a\n", SETUP)
-    child.run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})")
+    child = with_package(fake_nvml, tmp_path, "nvidia-ml-py", version)
     if not is_refused:
         assert child("nvml.query('nvmlDeviceGetCount')") == 1
         return
