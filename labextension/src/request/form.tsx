@@ -93,33 +93,60 @@ function SizeChoice(props: {
   );
 }
 
-function CeilingChoice(props: IRequestFormProps): JSX.Element {
-  const { onChange, trans, value } = props;
+interface IHelpedSelectProps {
+  /** The field of the request, also in the ids of the page. */
+  name: string;
+  label: string;
+  help: string;
+  value: string;
+  onChange: (value: string) => void;
+  children: React.ReactNode;
+}
+
+/** A choice with a sentence below it that says what it means. */
+function HelpedSelect(props: IHelpedSelectProps): JSX.Element {
+  const { children, help, label, name, onChange, value } = props;
+  const helpId = `jp-AIStack-${name}Help`;
   return (
     <>
       <label className="jp-AIStack-field">
-        <span>{trans.__('Up to')}</span>
+        <span>{label}</span>
         <select
           className="jp-mod-styled"
-          name="up_to"
-          value={value.upTo}
-          aria-describedby="jp-AIStack-upToHelp"
-          onChange={event => onChange({ ...value, upTo: event.target.value })}
+          name={name}
+          value={value}
+          aria-describedby={helpId}
+          onChange={event => onChange(event.target.value)}
         >
-          <option value="">{trans.__('what is granted')}</option>
-          {CEILINGS.map(share => (
-            <option key={share} value={share}>
-              {share}
-            </option>
-          ))}
+          {children}
         </select>
       </label>
-      <p className="jp-AIStack-help jp-mod-short" id="jp-AIStack-upToHelp">
-        {trans.__(
-          'Of the device, while nobody else needs it. The size above is guaranteed.'
-        )}
+      <p className="jp-AIStack-help jp-mod-short" id={helpId}>
+        {help}
       </p>
     </>
+  );
+}
+
+function CeilingChoice(props: IRequestFormProps): JSX.Element {
+  const { onChange, trans, value } = props;
+  return (
+    <HelpedSelect
+      name="up_to"
+      label={trans.__('Up to')}
+      help={trans.__(
+        'Of the device, while nobody else needs it. The size above is guaranteed.'
+      )}
+      value={value.upTo}
+      onChange={upTo => onChange({ ...value, upTo })}
+    >
+      <option value="">{trans.__('what is granted')}</option>
+      {CEILINGS.map(share => (
+        <option key={share} value={share}>
+          {share}
+        </option>
+      ))}
+    </HelpedSelect>
   );
 }
 
@@ -156,30 +183,24 @@ function QueueChoice(props: IRequestFormProps): JSX.Element | null {
   const queues = host?.queues ?? [];
   const chosen = queues.find(({ name }) => name === value.queue);
   return queues.length < 2 ? null : (
-    <>
-      <label className="jp-AIStack-field">
-        <span>{trans.__('Queue')}</span>
-        <select
-          className="jp-mod-styled"
-          name="queue"
-          value={value.queue}
-          aria-describedby="jp-AIStack-queueHelp"
-          onChange={event => onChange({ ...value, queue: event.target.value })}
-        >
-          <option value="">{trans.__('my own')}</option>
-          {queues.map(({ is_open, name }) => (
-            <option key={name} value={name} disabled={!is_open}>
-              {is_open ? name : trans.__('%1 (closed)', name)}
-            </option>
-          ))}
-        </select>
-      </label>
-      <p className="jp-AIStack-help jp-mod-short" id="jp-AIStack-queueHelp">
-        {chosen
+    <HelpedSelect
+      name="queue"
+      label={trans.__('Queue')}
+      help={
+        chosen
           ? queueHint(chosen, trans)
-          : trans.__('The queue that you belong to')}
-      </p>
-    </>
+          : trans.__('The queue that you belong to')
+      }
+      value={value.queue}
+      onChange={queue => onChange({ ...value, queue })}
+    >
+      <option value="">{trans.__('my own')}</option>
+      {queues.map(({ is_open, name }) => (
+        <option key={name} value={name} disabled={!is_open}>
+          {is_open ? name : trans.__('%1 (closed)', name)}
+        </option>
+      ))}
+    </HelpedSelect>
   );
 }
 
