@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Dict, Float, List, TraitError, Unicode, Union
-from traitlets.config import Application, LoggingConfigurable
+from traitlets.config import Application
 from traitlets.config.loader import LazyConfigValue
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.host_traits import STRAY_RULES, HostTraits
+from jupyter_aistack.broker.setting_values import read_choice
 from jupyter_aistack.broker.settings import read_mig_create, read_policy, read_suspend
+from jupyter_aistack.broker.stray_record import StrayRecord
+from jupyter_aistack.broker.strays import StrayOptions
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
@@ -27,11 +30,9 @@ if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Service
     from jupyter_aistack.providers.base import Provider
 
-
-C = TypeVar("C", bound=StrEnum)
-
 _POLICY = "queues user_limits half_life batch_share notice_seconds min_runtime age"
-SHARED_RULES = frozenset([*_POLICY.split(), "show_names", "lease_ttl_seconds"])
+_VISIBLE = ("show_names", "lease_ttl_seconds")
+SHARED_RULES = frozenset([*_POLICY.split(), *_VISIBLE, *STRAY_RULES])
 """Settings by which those who share a ledger get on with each other."""
 _IGNORED_ADMINS = (
     "AIStack.admins: %s is left out: the ledger is shared, and its admins are named in"
@@ -46,7 +47,7 @@ def _duration(default: str | float, text: str) -> Any:
     )
 
 
-class AIStack(LoggingConfigurable):
+class AIStack(HostTraits):
     """How this host's slices are granted."""
 
     ledger_url = Unicode(
@@ -201,6 +202,10 @@ class AIStack(LoggingConfigurable):
         until the memory has been below the bound again. Memory of CPU slices is warned of only.""",
     ).tag(config=True)
 
+    serves_host = False
+    """Whether its broker is that of all users of the host; no setting, but what the
+    process is that reads them."""
+
     # -- readers -----------------------------------------------------------------------
 
     @property
@@ -211,6 +216,13 @@ class AIStack(LoggingConfigurable):
     @property
     def _named_ledger_url(self) -> str:
         return os.environ.get("AISTACK_LEDGER") or self.ledger_url
+
+    @property
+    def strays_seen(self) -> Path:
+        """Where it is remembered who uses GPUs without a lease."""
+        from jupyter_core.paths import jupyter_data_dir
+
+        return opening.strays_file(self.chosen_ledger_url, Path(jupyter_data_dir()))
 
     @property
     def suspend_results(self) -> Path:
@@ -266,8 +278,15 @@ class AIStack(LoggingConfigurable):
             "ttl_seconds": self.lease_ttl_seconds,
             "show_names": self.show_names,
             "suspend": read_suspend(self.suspend),
-            "memory_action": _choice(MemoryAction, "memory_action", self.memory_action),
-            "not_enforced_action": _choice(
+            "strays": StrayOptions(
+                policy=self.build_stray_policy(),
+                record=StrayRecord(self.strays_seen),
+                serves_host=self.serves_host,
+            ),
+            "memory_action": read_choice(
+                MemoryAction, "memory_action", self.memory_action
+            ),
+            "not_enforced_action": read_choice(
                 NotEnforcedAction, "not_enforced_action", self.not_enforced_action
             ),
         }
@@ -333,19 +352,6 @@ class AIStack(LoggingConfigurable):
                     f"{name}: expected a number from 0, got {value!r}", field=name
                 )
         return Rates(**rates)
-
-
-def _choice(kind: type[C], field: str, value: str) -> C:
-    """A setting that is one of a few words. Raises `InvalidRequest` naming it and the
-    words.
-    """
-    try:
-        return kind(value)
-    except ValueError:
-        words = ", ".join(member.value for member in kind)
-        raise InvalidRequest(
-            f"{field}: {value!r} is not one of {words}", field=field
-        ) from None
 
 
 def load_settings() -> AIStack:

@@ -27,6 +27,7 @@ from .memory_watchdog import MemoryWatchdog
 from .processes import HolderProcesses
 from .requests import Requests
 from .reservations import Reservations
+from .strays import StrayMonitor, StrayOptions
 from .suspend_support import SuspendSupport
 from .suspension import Suspension
 from .withdrawals import Withdrawals
@@ -53,6 +54,7 @@ class Broker:
         memory_action: about processes that hold more GPU memory than their lease has.
         show_names: whether users see the names of others.
         pid_namespace: tells which ids that a driver lists are of processes here.
+        strays: how it is seen to processes that use a GPU without a lease.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Broker:
         memory_action: MemoryAction = MemoryAction.INTERRUPT,
         show_names: bool = True,
         pid_namespace: PidNamespace | None = None,
+        strays: StrayOptions | None = None,
     ) -> None:
         self.ledger = ledger
         self.events = ledger.events
@@ -103,6 +106,14 @@ class Broker:
         self.suspend_support = SuspendSupport(
             state, policy=suspend, capability=capability, host_memory=host_memory
         )
+        namespace = pid_namespace or PidNamespace()
+        self.stray_monitor = StrayMonitor(
+            state,
+            self.processes,
+            strays or StrayOptions(),
+            is_sure=lambda: namespace.is_of_host,
+        )
+        self.strays = self.stray_monitor.current
         withdrawals = Withdrawals(state)
         cycle = SchedulingCycle(
             state, self.processes, self.suspend_support, withdrawals
@@ -162,7 +173,13 @@ class Broker:
         self.release = leases.release
 
         maintenance = Maintenance(
-            state, cycle, leases, self.processes, self.memory, show_names=show_names
+            state,
+            cycle,
+            leases,
+            self.processes,
+            self.memory,
+            self.stray_monitor,
+            show_names=show_names,
         )
         self.mig = maintenance.mig
         self.usage_meter = maintenance.usage_meter

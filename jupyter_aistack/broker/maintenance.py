@@ -18,6 +18,7 @@ from .leases import Leases
 from .memory_watchdog import MemoryWatchdog
 from .mig import MIGReconfigurer
 from .processes import HolderProcesses
+from .strays import StrayMonitor
 from .usage_meter import UsageMeter
 
 log = logging.getLogger("jupyter_aistack")
@@ -37,6 +38,7 @@ class Maintenance:
         leases: renews them.
         processes: finds which processes use them.
         memory: acts on what holds more than its lease has.
+        strays: acts on who uses a device without a lease.
         show_names: whether users see the names of others.
 
     Attributes:
@@ -51,6 +53,7 @@ class Maintenance:
         leases: Leases,
         processes: HolderProcesses,
         memory: MemoryWatchdog,
+        strays: StrayMonitor,
         *,
         show_names: bool,
     ) -> None:
@@ -67,6 +70,7 @@ class Maintenance:
         self._leases = leases
         self._processes = processes
         self._memory = memory
+        self._strays = strays
 
     def maintain(self) -> tuple[Event, ...]:
         """Renew every lease of this host whose process lives, measure, and run a cycle.
@@ -80,6 +84,9 @@ class Maintenance:
         leases = self._host_state.leases()
         self._memory.check(leases, lambda: self.sample(leases))
         self._faults.check(leases, lambda: self._processes.pids(leases))
+        # After the memory, whose look tells which processes outside a lease's tree are
+        # its own.
+        self._strays.check()
 
         events = self._cycle.run()
         if self.mig.serve(self._cycle.snapshot):

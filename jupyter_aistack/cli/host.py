@@ -8,12 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from jupyter_aistack._version import __version__
 from jupyter_aistack.client.text import (
+    UNKNOWN,
     aligned,
     bytes_text,
     health_text,
     lease_remarks,
+    own_stray_lines,
     percent_text,
     share_text,
+    stray_remark,
+    stray_text,
     usable_bytes,
     warnings_text,
 )
@@ -39,6 +43,7 @@ def doctor(options: argparse.Namespace) -> int:
         "devices": [
             {**device, "enforcement": enforcement(device)} for device in devices
         ],
+        "strays": host["strays"],
         "ceilings": [lease for lease in client.leases() if lease["up_to"]],
     }
     show(options, report, _doctor_lines(report))
@@ -50,6 +55,7 @@ def _doctor_lines(report: JSON) -> Iterable[str]:
     for device in report["devices"]:
         yield from _device_lines(device)
         yield from _ceiling_lines(device, report["ceilings"])
+        yield from _stray_lines(device, report["strays"])
     suspend = report["suspend"]
     why = f": {suspend['why']}" if suspend["why"] else ""
     yield f"suspending idle kernels: {suspend['tier']}{why}"
@@ -70,6 +76,18 @@ def _device_lines(device: JSON) -> Iterator[str]:
         yield f"  health: {health_text(condition, now)}"
     if device["advice"]:
         yield f"  advice: {device['advice']}"
+
+
+def _stray_lines(device: JSON, strays: Iterable[JSON]) -> Iterator[str]:
+    """Who uses a device without a lease."""
+    now = time.time()
+    for stray in strays:
+        if stray["device_id"] == device["id"]:
+            who = stray["user"] or "an unknown user"
+            remark = stray_remark(stray, now)
+            rest = f"; {remark}" if remark else ""
+            text = stray_text(stray, now)
+            yield f"  without a lease: process {text}, of {who}{rest}"
 
 
 def _ceiling_lines(device: JSON, leases: Iterable[JSON]) -> Iterator[str]:
@@ -128,11 +146,14 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _status_lines(report: JSON, now: float) -> Iterable[str]:
+    # First: it is the asker's own to put right.
+    yield from own_stray_lines(report["host"], now)
     for device in report["host"]["devices"]:
         yield _device_line(device)
         rows: list[Sequence[str]] = []
         for lease in report["leases"]:
             rows.extend(_lease_rows(lease, device["id"], now))
+        rows.extend(_stray_rows(report["host"], device["id"], now))
         yield from aligned(rows, indent="  ")
     for problem in report["host"]["problems"]:
         yield f"problem: {problem}"
@@ -160,6 +181,16 @@ def _lease_rows(lease: JSON, device_id: str, now: float) -> Iterable[Sequence[st
             _who(lease),
             remarks + _notice(lease, now),
         )
+
+
+def _stray_rows(host: JSON, device_id: str, now: float) -> Iterable[Sequence[str]]:
+    """Who uses a device without a lease, in the columns of the leases."""
+    for stray in host["strays"]:
+        if stray["device_id"] == device_id:
+            user = stray["user"] or UNKNOWN
+            remark = stray_remark(stray, now)
+            process = f"process {stray_text(stray, now)}"
+            yield ("without a lease", process, "", user, remark)
 
 
 def _who(lease: JSON) -> str:

@@ -65,6 +65,10 @@ class DeviceTransactions(Transactions):
                     keep_conditions(rows, lease, update)
             return True
 
+    def note(self, event: Event) -> None:
+        with self._changing(event.at) as rows:
+            rows.append(event)
+
 
 def _tell(
     rows: Rows,

@@ -70,6 +70,14 @@ def results_file(ledger_url: str, data_dir: Path) -> Path:
     return folder / "suspend-tested.json"
 
 
+def strays_file(ledger_url: str, data_dir: Path) -> Path:
+    """Where a user's broker remembers who uses GPUs without a lease: beside an SQLite
+    ledger, which others may share, else in Jupyter's data directory.
+    """
+    folder = results_file(ledger_url, data_dir).parent
+    return folder / f"strays-{os.getuid()}.json"
+
+
 def rule_makers(url: str) -> frozenset[int] | None:
     """The users whose settings count for all who share a ledger; None where this user
     shares it with nobody.

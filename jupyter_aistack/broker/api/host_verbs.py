@@ -33,12 +33,14 @@ class HostVerbs(VerbGroup):
         broker = self._broker
         inventory = broker.inventory()
         leases = broker.current_leases()
+        visibility = self._visibility(caller)
         policy_problems = problems(broker.policy, inventory)
         return host_to_dict(
             inventory,
             leases,
             broker.policy.queues,
             reservations=broker.reservations(),
+            strays=[visibility.stray(stray) for stray in broker.strays()],
             problems=(*policy_problems, *broker.ledger.problems()),
             capability=broker.suspend_support.capability,
             now=broker.clock(),

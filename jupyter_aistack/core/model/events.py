@@ -36,6 +36,8 @@ class EventKind(StrEnum):
     RESERVATION_CANCELLED = "ReservationCancelled"
     DEVICE_FAULTED = "DeviceFaulted"  # nothing is granted on it any more
     DEVICE_RECOVERED = "DeviceRecovered"  # it may be granted again
+    STRAY_SEEN = "StraySeen"  # a process uses it without a lease
+    STRAY_ENDED = "StrayEnded"  # that process was asked to end
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from jupyter_aistack.exceptions import AIStackError
 
 from .fields import JSON
 from .formats import COUNT, FLAG, NUMBER, SHARE, TEXT
-from .records import DESCRIBED, DEVICE, QUEUE, REQUEST, RESERVATION
+from .records import DESCRIBED, DEVICE, QUEUE, REQUEST, RESERVATION, STRAY
 
 SECONDS: JSON = {"type": ["number", "null"], "minimum": 1, "maximum": 366 * 86400}
 PATIENCE: JSON = {**SECONDS, "minimum": 0}
@@ -196,6 +196,7 @@ _ADDED: dict[str, JSON] = {
         "next_ends_at": NUMBER,
         "is_running": FLAG,
     },
+    STRAY.name: {"is_own": FLAG},
 }
 """What answers add to a record (see :mod:`.values`)."""
 _RECORDS: JSON = {
@@ -223,6 +224,7 @@ _ANSWERS: JSON = {
             "devices": _list(ref("Device")),
             "queues": _list(ref("QueueSettings")),
             "reservations": _list(ref("Reservation")),
+            "strays": _default(_list(ref("Stray")), []),
         }
     ),
     "Requested": _object(

@@ -68,6 +68,7 @@ def host_to_dict(
     queues: Iterable[Queue],
     *,
     reservations: Iterable[Reservation] = (),
+    strays: Iterable[JSON] = (),
     problems: Sequence[str] = (),
     capability: SuspendCapability | None = None,
     now: float = 0.0,
@@ -75,6 +76,7 @@ def host_to_dict(
     """The host.
 
     Args:
+        strays: who uses devices without a lease, as the asker may see it.
         problems: what is added to the problems of its providers.
         capability: how well it can suspend its kernels.
         now: tells which reservations run.
@@ -99,6 +101,7 @@ def host_to_dict(
         "reservations": [
             reservation_to_dict(reservation, now) for reservation in reservations
         ],
+        "strays": list(strays),
     }
 
 

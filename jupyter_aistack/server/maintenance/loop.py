@@ -151,11 +151,12 @@ def renew_leases(
     """End what belongs to kernels that are `gone`, note what is in use, then run the
     broker's maintenance.
 
-    A host where nothing is leased or wanted is left alone: asking its drivers would
-    keep a sleeping GPU awake.
+    A host where nothing is leased or wanted, and nobody is to be kept off it, is left
+    alone: asking its drivers would keep a sleeping GPU awake.
     """
     state = broker.host_state.read()
-    if not state.leases and not state.requests:
+    is_idle = not state.leases and not state.requests
+    if is_idle and not broker.stray_monitor.is_on_watch:
         broker.record_usage()
         return
     # Requests first: a lease that is released would go to the next request of the same

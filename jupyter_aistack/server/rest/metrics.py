@@ -25,6 +25,7 @@ from jupyter_aistack.core.placement.placement import free_share
 from jupyter_aistack.server.maintenance.activity import idle_leases
 
 from .health_metrics import CONDITION_LABELS, HEALTH_FIGURES, condition_rows
+from .stray_metrics import STRAY_LABELS, stray_counts, stray_memory
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DEVICE_LABELS = ("host", "device", "index", "kind", "name", "simulated")
@@ -108,6 +109,22 @@ class _HostCollector(Collector):
             condition_rows(devices),
         )
         yield from self._device_usage()
+        yield from self._strays()
+
+    def _strays(self) -> Iterator[Metric]:
+        strays = self._figures.strays
+        yield _gauge(
+            "aistack_stray_processes",
+            "Processes that use a device without a lease.",
+            STRAY_LABELS,
+            stray_counts(self._host, strays),
+        )
+        yield _gauge(
+            "aistack_stray_memory_bytes",
+            "Memory that these hold.",
+            STRAY_LABELS,
+            stray_memory(self._host, strays),
+        )
 
     def _device_usage(self) -> Iterator[Metric]:
         devices = self._figures.inventory.devices

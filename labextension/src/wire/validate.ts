@@ -53,6 +53,7 @@ import type {
   ISlice,
   ISliceLimit,
   ISnapshot,
+  IStray,
   IStreamError,
   ISuspendCapability,
   IUsage,
@@ -143,6 +144,19 @@ export const reservation = shape<IReservation>({
   is_running: flag
 });
 
+export const stray = shape<IStray>({
+  device_id: text,
+  pid: nullable(number),
+  user: text,
+  command: text,
+  memory_bytes: nullable(number),
+  since: nullable(number),
+  kernel_id: text,
+  exemption: text,
+  ends_at: nullable(number),
+  is_own: flag
+});
+
 export const host = shape<IHost>({
   host: text,
   simulated: flag,
@@ -150,7 +164,8 @@ export const host = shape<IHost>({
   suspend: nullable(suspendCapability),
   devices: list(device),
   queues: list(queueSettings),
-  reservations: list(reservation)
+  reservations: list(reservation),
+  strays: optional(list(stray), [])
 });
 
 export const holder = shape<IHolder>({
