@@ -282,7 +282,7 @@ DRIVERS = {
     for module in modules
 }
 
-ELSEWHERE = {"benchmarks", "browser", "fakes", "flows", "packaging"}
+ELSEWHERE = {"benchmarks", "browser", "fakes", "flows", "hub", "packaging"}
 """Folders of tests that mirror no room."""
 
 
