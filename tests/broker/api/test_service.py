@@ -10,10 +10,10 @@ import pytest
 from jupyter_aistack.broker.api.caller import Caller
 from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary
+from jupyter_aistack.core.model.roles import REACHES
 from jupyter_aistack.core.wire.preparations import PREPARATION
 from jupyter_aistack.core.wire.records import LEASE
 from jupyter_aistack.core.wire.values import request_to_dict
-from jupyter_aistack.core.model.roles import REACHES
 from jupyter_aistack.exceptions import (
     AIStackError,
     InvalidRequest,
