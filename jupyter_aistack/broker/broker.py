@@ -22,7 +22,7 @@ from .devices import DeviceManager
 from .host_state import HostState
 from .leases import Leases
 from .liveness import holder_liveness
-from .maintenance import Maintenance
+from .maintenance import Maintenance, Watchdogs
 from .memory_watchdog import MemoryWatchdog
 from .processes import HolderProcesses
 from .requests import Requests
@@ -36,8 +36,7 @@ from .withdrawals import Withdrawals
 class Broker:
     """Grants slices of this host; each of its methods is a method of one of its parts.
 
-    There may be many brokers over one ledger: fencing tokens and the ledger's version
-    keep them from granting the same twice. Synchronous: use threads.
+    Many may share a ledger: its version keeps them from granting twice. Synchronous.
 
     Args:
         ledger: where everything is written down.
@@ -106,14 +105,8 @@ class Broker:
         self.suspend_support = SuspendSupport(
             state, policy=suspend, capability=capability, host_memory=host_memory
         )
-        namespace = pid_namespace or PidNamespace()
-        self.stray_monitor = StrayMonitor(
-            state,
-            self.processes,
-            strays or StrayOptions(),
-            is_sure=lambda: namespace.is_of_host,
-        )
-        self.strays = self.stray_monitor.current
+        self.strays = StrayMonitor(state, self.processes, strays or StrayOptions())
+        self._watchdogs = Watchdogs(memory=self.memory, strays=self.strays)
         withdrawals = Withdrawals(state)
         cycle = SchedulingCycle(
             state, self.processes, self.suspend_support, withdrawals
@@ -142,7 +135,6 @@ class Broker:
         self.submit = requests.submit
         self.adopt = requests.adopt
         self.cancel = requests.cancel
-
         reservations = Reservations(state, cycle, withdrawals)
         self.reservations = reservations.current
         self.reserve = reservations.reserve
@@ -156,7 +148,6 @@ class Broker:
         self.end_cell = suspension.end_cell
         self.request_action = suspension.request_action
         self.set_pinned = suspension.set_pinned
-
         leases = Leases(
             state, cycle, self.processes, withdrawals, self.not_enforced_action
         )
@@ -171,15 +162,8 @@ class Broker:
         self.renew = leases.renew
         self.extend = leases.extend
         self.release = leases.release
-
         maintenance = Maintenance(
-            state,
-            cycle,
-            leases,
-            self.processes,
-            self.memory,
-            self.stray_monitor,
-            show_names=show_names,
+            state, cycle, leases, self.processes, self._watchdogs, show_names=show_names
         )
         self.mig = maintenance.mig
         self.usage_meter = maintenance.usage_meter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jupyter_aistack.core.accounting.measurement import usage_by_lease
 from jupyter_aistack.core.model.events import Event
@@ -29,6 +30,19 @@ USAGE_SECONDS = 2.0
 """So old may be what people are shown; a turn every two seconds serves them."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Watchdogs:
+    """What acts on who uses more than was leased.
+
+    Attributes:
+        memory: sees to leases whose processes hold more than they have.
+        strays: sees to processes that have no lease.
+    """
+
+    memory: MemoryWatchdog
+    strays: StrayMonitor
+
+
 class Maintenance:
     """What has to happen on a host every few seconds.
 
@@ -37,8 +51,7 @@ class Maintenance:
         cycle: run at the end of each turn.
         leases: renews them.
         processes: finds which processes use them.
-        memory: acts on what holds more than its lease has.
-        strays: acts on who uses a device without a lease.
+        watchdogs: act on who uses more than was leased.
         show_names: whether users see the names of others.
 
     Attributes:
@@ -52,8 +65,7 @@ class Maintenance:
         cycle: SchedulingCycle,
         leases: Leases,
         processes: HolderProcesses,
-        memory: MemoryWatchdog,
-        strays: StrayMonitor,
+        watchdogs: Watchdogs,
         *,
         show_names: bool,
     ) -> None:
@@ -69,8 +81,8 @@ class Maintenance:
         self._cycle = cycle
         self._leases = leases
         self._processes = processes
-        self._memory = memory
-        self._strays = strays
+        self._memory = watchdogs.memory
+        self._strays = watchdogs.strays
 
     def maintain(self) -> tuple[Event, ...]:
         """Renew every lease of this host whose process lives, measure, and run a cycle.

@@ -25,12 +25,14 @@ from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.stray import Stray, StrayAction, StrayPolicy
 from jupyter_aistack.core.model.units import format_bytes, format_duration
 from jupyter_aistack.exceptions import LedgerError
-from jupyter_aistack.system.process_signal import send_signal
-from jupyter_aistack.system.processes import (
-    ancestors,
+from jupyter_aistack.system.process_exit import ProcessExit
+from jupyter_aistack.system.process_origin import (
     command_of,
     installed_program_of,
     kernel_named_by,
+)
+from jupyter_aistack.system.processes import (
+    ancestors,
     program_of,
     started_at,
     uid_of,
@@ -88,7 +90,6 @@ class StrayMonitor:
         host_state: provides devices, leases and the ledger.
         processes: finds which processes use the leases.
         options: how that is seen to.
-        is_sure: whether the ids on devices' lists are of processes here for certain.
         uptime: seconds since the machine started, as starts of processes are counted.
     """
 
@@ -98,7 +99,6 @@ class StrayMonitor:
         processes: HolderProcesses,
         options: StrayOptions,
         *,
-        is_sure: Callable[[], bool] = lambda: True,
         uptime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         self._host_state = host_state
@@ -106,7 +106,6 @@ class StrayMonitor:
         self.policy = options.policy
         self._record = options.record
         self._ends_all = options.serves_host and is_root()
-        self._is_sure = is_sure
         self._seconds = options.seconds
         self._uptime = uptime
         self._lock = threading.Lock()
@@ -200,7 +199,8 @@ class StrayMonitor:
         """Whether it cannot be ruled out that a process has a lease of a device, among
         those of its user.
         """
-        return not self._is_sure() or any(_is_unseen(lease, device) for lease in own)
+        is_sure = self._host_state.devices.names_processes
+        return not is_sure or any(_is_unseen(lease, device) for lease in own)
 
     def _ends_at(self, seen: _Seen) -> float | None:
         sighting = None if seen.key is None else self._sightings.get(seen.key)
@@ -238,10 +238,12 @@ class StrayMonitor:
         if self._has_lease(pid, seen.stray.device_id):
             return False
         try:
-            return send_signal(pid, started, number)
+            with ProcessExit(pid, started) as process:
+                process.send(number)
         except OSError as error:
             log.warning("process %s cannot be ended: %s", pid, error.strerror)
             return False
+        return True
 
     def _has_lease(self, pid: int, device_id: str) -> bool:
         leases = self._host_state.leases()

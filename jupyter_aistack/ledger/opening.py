@@ -70,11 +70,10 @@ def results_file(ledger_url: str, data_dir: Path) -> Path:
     return folder / "suspend-tested.json"
 
 
-def strays_file(ledger_url: str, data_dir: Path) -> Path:
-    """Where a user's broker remembers who uses GPUs without a lease: beside an SQLite
-    ledger, which others may share, else in Jupyter's data directory.
+def strays_file(folder: Path) -> Path:
+    """Where a user's broker remembers who uses GPUs without a lease, in the folder of the
+    ledger, which others may share.
     """
-    folder = results_file(ledger_url, data_dir).parent
     return folder / f"strays-{os.getuid()}.json"
 
 

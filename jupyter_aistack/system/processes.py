@@ -35,9 +35,6 @@ started again at once has the same numbers, PID namespace included."""
 _SAME_SECONDS = 0.5
 """The same where psutil tells: it subtracts two clocks that are read apart."""
 
-_LEASE = b"AISTACK_LEASE="
-_KERNEL = b"AISTACK_KERNEL="
-
 
 def started_at(pid: int) -> float | None:
     """When a process started, in seconds since the host did; None when it does not run
@@ -368,52 +365,6 @@ def program_of(pid: int) -> str:
     be seen.
     """
     return (_read(f"/proc/{pid}/comm") or b"").decode(errors="replace").strip()
-
-
-def installed_program_of(pid: int) -> str:
-    """Name of the file that a process runs, where that is root's and nobody else may
-    change it; else empty, also where it cannot be seen.
-    """
-    link = f"/proc/{pid}/exe"
-    try:
-        status = os.stat(link)
-        path = os.readlink(link)
-    except OSError:
-        return ""
-    is_installed = status.st_uid == 0 and not status.st_mode & 0o022
-    return os.path.basename(path) if is_installed else ""
-
-
-def command_of(pid: int) -> str:
-    """The command line of a process; empty where it cannot be seen, or there is none."""
-    words = (_read(f"/proc/{pid}/cmdline") or b"").split(b"\0")
-    return " ".join(word.decode(errors="replace") for word in words if word)
-
-
-def kernel_named_by(pid: int) -> str:
-    """The kernel that a process is, or that has started it, as its environment says;
-    empty where that cannot be read or says nothing.
-    """
-    return _variable_of(pid, _KERNEL)
-
-
-def leases_named_by(pid: int) -> frozenset[str]:
-    """Ids of the leases that a process was started with, as its environment says; none
-    where that cannot be read.
-
-    The user that starts a process chooses its environment, so believe it of that user's
-    own leases only.
-    """
-    return frozenset(_variable_of(pid, _LEASE).split(",")) - {""}
-
-
-def _variable_of(pid: int, assignment: bytes) -> str:
-    """The value behind ``NAME=`` in the environment a process was started with."""
-    entries = (_read(f"/proc/{pid}/environ") or b"").split(b"\0")
-    for entry in entries:
-        if entry.startswith(assignment):
-            return entry.removeprefix(assignment).decode(errors="replace")
-    return ""
 
 
 def uid_of(pid: int) -> int | None:

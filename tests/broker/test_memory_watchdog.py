@@ -28,7 +28,8 @@ from jupyter_aistack.core.model.request import Holder, HolderKind
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.system.processes import leases_named_by, program_of
+from jupyter_aistack.system.process_origin import leases_named_by
+from jupyter_aistack.system.processes import program_of
 from jupyter_aistack.testing import ManualClock, holder
 from tests.fakes.scripted import Lists
 

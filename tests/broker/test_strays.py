@@ -28,8 +28,8 @@ from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.system.pid_namespace import PidNamespace
 from jupyter_aistack.testing import ManualClock, holder
 from tests.fakes.bare_provider import BareProvider
-from tests.fakes.other_users import BOB, EVE, NEEDS_ROOT, STAYS, Processes
-from tests.fakes.other_users import processes as processes
+from tests.fakes.user_processes import BOB, EVE, NEEDS_ROOT, STAYS, Processes
+from tests.fakes.user_processes import processes as processes
 
 TERMINATE = StrayPolicy(
     action=StrayAction.TERMINATE, grace_seconds=600.0, exempt=frozenset({f"uid-{EVE}"})
@@ -92,7 +92,7 @@ def turn(broker: Broker, clock: ManualClock, seconds: float = 3.0) -> None:
 
 
 def on_first(broker: Broker) -> list[Stray]:
-    return [stray for stray in broker.strays() if stray.device_id == "GPU-0"]
+    return [stray for stray in broker.strays.current() if stray.device_id == "GPU-0"]
 
 
 def kinds(broker: Broker) -> list[EventKind]:
@@ -194,7 +194,7 @@ def test_a_process_with_a_lease_is_no_stray_there_and_never_ended_elsewhere(
     turn(broker, clock)
     turn(broker, clock, 1000)
     turn(broker, clock, 1000)
-    [stray] = broker.strays()
+    [stray] = broker.strays.current()
     assert stray.device_id != slice_.device_id
     assert stray.exemption is Exemption.HOLDER
     assert process.poll() is None
@@ -212,7 +212,7 @@ def test_a_user_s_lease_whose_processes_cannot_be_seen_may_be_any_of_the_user_s(
     [slice_] = broker.lease(request.lease_id).slices
     listed(gpus, process.pid)
     clock.advance(3)
-    strays = {stray.device_id: stray for stray in broker.strays()}
+    strays = {stray.device_id: stray for stray in broker.strays.current()}
     assert strays[slice_.device_id].exemption is Exemption.UNKNOWN
 
 
@@ -229,7 +229,7 @@ def test_who_is_granted_a_lease_in_the_grace_period_is_no_stray_any_more(
         broker.submit("1", holder(name, user=f"uid-{BOB}", pid=process.pid))
     turn(broker, clock, 20)
     turn(broker, clock, 20)
-    assert broker.strays() == ()
+    assert broker.strays.current() == ()
     assert process.poll() is None
 
 
@@ -267,7 +267,9 @@ def test_ids_that_may_be_another_namespace_s_are_nobody_s(
         broker = Broker(
             MemoryLedger(), [gpus], host="testbox", clock=clock, pid_namespace=namespace
         )
-        assert {stray.exemption for stray in broker.strays()} == {Exemption.UNKNOWN}
+        assert {stray.exemption for stray in broker.strays.current()} == {
+            Exemption.UNKNOWN
+        }
         process.kill()
 
 

@@ -29,6 +29,7 @@ class HostFigures:
         strays: who uses a device without a lease.
         device_usage: what is in use, by device id.
         lease_usage: what is in use, by lease id.
+        refused: how often callers were refused what is not theirs to do, by verb.
     """
 
     at: float
@@ -39,6 +40,7 @@ class HostFigures:
     strays: tuple[Stray, ...] = ()
     device_usage: Mapping[str, Usage] = field(default_factory=dict)
     lease_usage: Mapping[str, Usage] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 def figures_of(broker: Broker, visibility: Visibility) -> HostFigures:
@@ -53,7 +55,7 @@ def figures_of(broker: Broker, visibility: Visibility) -> HostFigures:
         queues=broker.policy.queues,
         leases=tuple(visibility.redacted(lease) for lease in leases),
         requests=tuple(each for each in state.requests if each.id not in gone),
-        strays=tuple(visibility.seen_stray(stray) for stray in broker.strays()),
+        strays=tuple(visibility.seen_stray(stray) for stray in broker.strays.current()),
         device_usage=device_usage,
         lease_usage=lease_usage,
     )

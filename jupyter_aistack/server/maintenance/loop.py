@@ -156,7 +156,7 @@ def renew_leases(
     """
     state = broker.host_state.read()
     is_idle = not state.leases and not state.requests
-    if is_idle and not broker.stray_monitor.is_on_watch:
+    if is_idle and not broker.strays.is_on_watch:
         broker.record_usage()
         return
     # Requests first: a lease that is released would go to the next request of the same

@@ -25,7 +25,7 @@ from jupyter_aistack.core.placement.placement import free_share
 from jupyter_aistack.server.maintenance.activity import idle_leases
 
 from .health_metrics import CONDITION_LABELS, HEALTH_FIGURES, condition_rows
-from .stray_metrics import STRAY_LABELS, stray_counts, stray_memory
+from .stray_metrics import STRAY_FIGURES, STRAY_LABELS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DEVICE_LABELS = ("host", "device", "index", "kind", "name", "simulated")
@@ -74,6 +74,13 @@ class _HostCollector(Collector):
         yield from self._queues()
         yield from self._leases()
         yield from self._withdrawn()
+        refused = sorted(self._figures.refused.items())
+        yield _counter(
+            "aistack_refused",
+            "Calls refused because they are not their caller's to make.",
+            ("host", "verb"),
+            [((self._host, verb), count) for verb, count in refused],
+        )
 
     def _devices(self) -> Iterator[Metric]:
         taken = [slice_ for lease in self._figures.leases for slice_ in lease.occupied]
@@ -109,22 +116,9 @@ class _HostCollector(Collector):
             condition_rows(devices),
         )
         yield from self._device_usage()
-        yield from self._strays()
-
-    def _strays(self) -> Iterator[Metric]:
-        strays = self._figures.strays
-        yield _gauge(
-            "aistack_stray_processes",
-            "Processes that use a device without a lease.",
-            STRAY_LABELS,
-            stray_counts(self._host, strays),
-        )
-        yield _gauge(
-            "aistack_stray_memory_bytes",
-            "Memory that these hold.",
-            STRAY_LABELS,
-            stray_memory(self._host, strays),
-        )
+        for name, text, counted in STRAY_FIGURES:
+            labelled = counted(self._host, self._figures.strays)
+            yield _gauge(f"aistack_stray_{name}", text, STRAY_LABELS, labelled)
 
     def _device_usage(self) -> Iterator[Metric]:
         devices = self._figures.inventory.devices

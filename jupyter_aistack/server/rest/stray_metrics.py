@@ -35,3 +35,10 @@ def stray_memory(host: str, strays: Sequence[Stray]) -> StrayRows:
 
 def _labels(host: str, stray: Stray) -> tuple[str, ...]:
     return (host, stray.device_id, stray.user)
+
+
+STRAY_FIGURES = (
+    ("processes", "Processes that use a device without a lease.", stray_counts),
+    ("memory_bytes", "Memory that these hold.", stray_memory),
+)
+"""Names behind ``aistack_stray_``, what they tell, and how they are counted."""

@@ -152,6 +152,7 @@ export interface ISliceLimit {
 }
 
 export type ConditionKind =
+  | 'DeviceUnhealthy'
   | 'DeviceFault'
   | 'MemoryExceeded'
   | 'NotEnforced'

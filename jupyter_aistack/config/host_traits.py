@@ -4,21 +4,27 @@ the broker.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from traitlets import Float, List, Unicode, Union
 from traitlets.config import LoggingConfigurable
 
+from jupyter_aistack.broker.setting_values import read_choice, read_setting, read_wait
+from jupyter_aistack.broker.stray_record import StrayRecord
+from jupyter_aistack.broker.strays import StrayOptions
 from jupyter_aistack.core.model.stray import StrayAction, StrayPolicy
 
-from .setting_values import read_choice, read_setting, read_wait
-
-STRAY_RULES = frozenset({"stray_action", "stray_grace", "stray_exempt"})
+HOST_RULES = frozenset({"stray_action", "stray_grace", "stray_exempt"})
 """Settings of this module that hold for all who share a ledger."""
 
 
 class HostTraits(LoggingConfigurable):
     """The part of `AIStack` about hosts of several users."""
+
+    serves_host = False
+    """Whether this is read by the broker of all users of the host. No setting: it is
+    for the process to know what it is."""
 
     stray_action = Unicode(
         "nothing",
@@ -50,4 +56,19 @@ class HostTraits(LoggingConfigurable):
             action=read_choice(StrayAction, "stray_action", self.stray_action),
             grace_seconds=read_setting("stray_grace", self.stray_grace, read_wait),
             exempt=frozenset(self.stray_exempt),
+        )
+
+    def build_strays(self, file: Path) -> StrayOptions:
+        """How a broker sees to strays.
+
+        Args:
+            file: where it remembers them.
+
+        Raises:
+            InvalidRequest: a setting makes no sense; it is named.
+        """
+        return StrayOptions(
+            policy=self.build_stray_policy(),
+            record=StrayRecord(file),
+            serves_host=self.serves_host,
         )
