@@ -150,6 +150,7 @@ export interface ISliceLimit {
 }
 
 export type ConditionKind =
+  | 'DeviceUnhealthy'
   | 'DeviceFault'
   | 'MemoryExceeded'
   | 'NotEnforced'
