@@ -34,6 +34,7 @@ SERVICES = (
     "client/offload/",
     "compute/",
     "flows/",
+    "hostbroker/",
     "kernel/",
     "packaging/",
     "providers/nvidia/checkpoint/",

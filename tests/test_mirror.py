@@ -33,6 +33,7 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 
 DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
+    "config/test_stack.py": {"config", "config.files", "config.traits"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
     "ledger/test_host_transactions.py": {"core.model.host"},
     "system/test_processes.py": {"core.model.process"},
@@ -169,6 +170,16 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.settings",
         "kernel.standalone",
     },
+    "hostbroker/test_daemon.py": {
+        "cli.broker",
+        "hostbroker.callers",
+        "hostbroker.calls",
+        "hostbroker.ledger_place",
+        "hostbroker.maintenance",
+        "hostbroker.policy_reload",
+        "hostbroker.session",
+        "system.service_manager",
+    },
     "kernel/test_environment.py": {
         "core.enforcement.device_visibility",
         "providers.amd.visibility",
@@ -250,7 +261,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.version",
     },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
-    "server/rest/test_openapi.py": {"server.json_body"},
+    "server/rest/test_openapi.py": {"core.wire.json_body"},
     "server/suspend/test_executor.py": {
         "server.suspend",
         "server.suspend.driver_checkpoint",

@@ -75,7 +75,7 @@ class Broker:
     ) -> None:
         self.ledger = ledger
         self.events = ledger.events
-        self.policy = policy = policy or Policy()
+        policy = policy or Policy()
         identity = host_identity(host)
         self.host = identity.id
         self.ttl_seconds = ttl_seconds
@@ -170,6 +170,18 @@ class Broker:
         self.usage = maintenance.usage
         self.recent_usage = maintenance.recent_usage
         self.record_usage = maintenance.record_usage
+
+    @property
+    def policy(self) -> Policy:
+        """How slices are shared out."""
+        return self.host_state.policy
+
+    def set_policy(self, policy: Policy) -> None:
+        """Share slices out by another policy from the next cycle on. Leases that were
+        granted stay.
+        """
+        self.host_state.policy = policy
+        self.ledger.half_life_seconds = policy.half_life_seconds
 
     def close(self) -> None:
         """Let go of the ledger and the drivers."""

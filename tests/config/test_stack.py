@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack import config
-from jupyter_aistack.config import AIStack, load_settings
+from jupyter_aistack.config import AIStack, load_settings, stack
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.ledger import opening
 from jupyter_aistack.ledger.opening import results_file
@@ -90,11 +89,11 @@ def configured(
         folder.mkdir()
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(folders["own"]))
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(folders["guarded"]))
-    monkeypatch.setattr(config, "is_root", lambda: False)
+    monkeypatch.setattr(stack, "is_root", lambda: False)
     # The test's user owns all its files: whoever else made them is played by their mode.
     owner = os.getuid()
     monkeypatch.setattr(opening, "rule_makers", _rule_makers_but(owner))
-    monkeypatch.setattr(config.os, "getuid", lambda: owner + 1)
+    monkeypatch.setattr(stack.os, "getuid", lambda: owner + 1)
 
     def write(folder: str, text: str, mode: int) -> None:
         file = folders[folder] / "jupyter_aistack_config.py"
