@@ -35,6 +35,7 @@ SERVICES = (
     "compute/",
     "flows/",
     "hostbroker/",
+    "hub/",
     "kernel/",
     "packaging/",
     "providers/nvidia/checkpoint/",

@@ -33,7 +33,7 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 
 DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
-    "config/test_stack.py": {"config", "config.files", "config.traits"},
+    "config/test_settings.py": {"config", "config.files", "config.loading"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
     "ledger/test_host_transactions.py": {"core.model.host"},
     "system/test_processes.py": {"core.model.process"},
@@ -178,6 +178,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "hostbroker.maintenance",
         "hostbroker.policy_reload",
         "hostbroker.session",
+        "hostbroker.settings",
         "system.service_manager",
     },
     "kernel/test_environment.py": {
@@ -292,7 +293,7 @@ DRIVERS = {
     for module in modules
 }
 
-ELSEWHERE = {"benchmarks", "browser", "fakes", "flows", "packaging"}
+ELSEWHERE = {"benchmarks", "browser", "fakes", "flows", "hub", "packaging"}
 """Folders of tests that mirror no room."""
 
 

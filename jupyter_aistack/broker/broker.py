@@ -94,6 +94,7 @@ class Broker:
             ledger, devices, policy, clock, ttl_seconds, identity
         )
         self.clock = state.now
+        self.set_policy = state.set_policy
         self.memory = MemoryWatchdog(ledger, state.now, memory_action)
         self.processes = HolderProcesses(
             state,
@@ -175,13 +176,6 @@ class Broker:
     def policy(self) -> Policy:
         """How slices are shared out."""
         return self.host_state.policy
-
-    def set_policy(self, policy: Policy) -> None:
-        """Share slices out by another policy from the next cycle on. Leases that were
-        granted stay.
-        """
-        self.host_state.policy = policy
-        self.ledger.half_life_seconds = policy.half_life_seconds
 
     def close(self) -> None:
         """Let go of the ledger and the drivers."""

@@ -1,4 +1,4 @@
-"""The files that settings are read from where no Jupyter server reads them."""
+"""The files that settings are read from."""
 
 from __future__ import annotations
 

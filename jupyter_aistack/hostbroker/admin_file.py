@@ -16,22 +16,16 @@ from typing import Any
 from traitlets import TraitError
 from traitlets.config import Config
 
-from jupyter_aistack.config import AIStack
-from jupyter_aistack.config.stack import refused_trait
+from jupyter_aistack.config.loading import refused_trait
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.system.permissions import is_guarded
+
+from .settings import BrokerSettings
 
 DEFAULT_FILE = Path("/etc/jupyter/aistack_config.py")
 SECTION = "AIStack"
 MAX_BYTES = 2**20
 ROOT = 0
-
-
-class BrokerSettings(AIStack):
-    """What the administrator's file says, which is for all users of the host."""
-
-    def take_shared_rules(self) -> None:
-        """There are no other rules: no file of a user counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +185,7 @@ def _check_names(config: Mapping[str, Any]) -> None:
             raise InvalidRequest(
                 f"{section}: the host broker reads c.{SECTION} alone", field=section
             )
-    known = set(AIStack.class_trait_names(config=True))
+    known = set(BrokerSettings.class_trait_names(config=True))
     for name in config.get(SECTION, {}):
         if name not in known:
             raise InvalidRequest(

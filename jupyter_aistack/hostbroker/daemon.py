@@ -17,13 +17,14 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.system import service_manager
 
-from .admin_file import AdminFile, BrokerSettings
+from .admin_file import AdminFile
 from .calls import Calls
 from .ledger_place import broker_ledger_url
 from .listening import DEFAULT_PATH, BrokerSocket, listen
 from .maintenance import TurnLoop, keep
 from .policy_reload import PolicyReload
 from .session import Sessions
+from .settings import BrokerSettings
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -79,7 +80,7 @@ class HostBroker:
 
     def _build(self, settings: BrokerSettings) -> Broker:
         url = broker_ledger_url(self._options.ledger_url, settings.ledger_url)
-        return settings.build_broker(ledger_url=url)
+        return settings.build_broker_on(url)
 
 
 class _Serving:
@@ -148,6 +149,7 @@ class _Serving:
     async def _follow_settings(self) -> None:
         service = await self._calls.run(self._reload.follow)
         if service is not None:
+            service.refusals = self._calls.service.refusals
             self._calls.service = service
 
     async def _keep(self) -> None:

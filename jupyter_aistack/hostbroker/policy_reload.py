@@ -10,7 +10,8 @@ from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.exceptions import AIStackError
 
-from .admin_file import AdminFile, BrokerSettings, FileMark
+from .admin_file import AdminFile, FileMark
+from .settings import BrokerSettings
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -22,8 +23,10 @@ TAKEN_OVER = frozenset(
         "carbon_g_per_kwh",
         "cycle_seconds",
         "half_life",
+        "managers",
         "min_runtime",
         "notice_seconds",
+        "operators",
         "price_per_gpu_hour",
         "price_per_kwh",
         "queues",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections import Counter
 from typing import Any
 
 from jupyter_aistack._version import __version__
 from jupyter_aistack.broker.api.caller import Caller
 from jupyter_aistack.broker.api.line_server import LineSession
-from jupyter_aistack.core.model.printable import printable
+from jupyter_aistack.broker.api.refusals import CONNECT
 from jupyter_aistack.core.wire.protocol import (
     BrokerGreeting,
     Call,
@@ -25,7 +23,6 @@ from .callers import caller_of, caller_spoken_for, check_peer
 from .calls import Calls
 
 JSON = dict[str, Any]
-log = logging.getLogger("jupyter_aistack")
 
 
 class Sessions:
@@ -34,15 +31,11 @@ class Sessions:
     Args:
         calls: answers their calls.
         host_name: what the machine is called, for people.
-
-    Attributes:
-        refused: calls that were refused because of who asked, by uid.
     """
 
     def __init__(self, calls: Calls, host_name: str) -> None:
         self.calls = calls
         self.host_name = host_name
-        self.refused: Counter[int] = Counter()
 
     async def open(self, peer: Peer) -> LineSession:
         """The session of a peer.
@@ -50,24 +43,14 @@ class Sessions:
         Raises:
             PermissionDenied: it cannot be told who it is.
         """
-        check_peer(peer)
+        try:
+            check_peer(peer)
+        except PermissionDenied as error:
+            who = f"uid {peer.uid}, pid {peer.pid}"
+            self.calls.service.refusals.record(CONNECT, who, error.message)
+            raise
         # In a thread: the login may come from a directory server.
-        return PeerSession(self, peer, await self.calls.run(caller_of, peer))
-
-    def note_refused(self, peer: Peer, verb: str, why: str) -> None:
-        """Count and log a call that is refused because of who asks."""
-        self.refused[peer.uid] += 1
-        count = self.refused[peer.uid]
-        # A user must not fill the log: the 1st, 2nd, 4th, 8th, ... is written down.
-        if not count & (count - 1):
-            log.warning(
-                "uid %d, process %d: %s refused (%d so far): %s",
-                peer.uid,
-                peer.pid,
-                printable(verb)[:64],
-                count,
-                printable(why),
-            )
+        return PeerSession(self, await self.calls.run(caller_of, peer))
 
 
 class PeerSession(LineSession):
@@ -75,13 +58,11 @@ class PeerSession(LineSession):
 
     Args:
         sessions: what all of them share.
-        peer: its process and uid.
         own: who it is.
     """
 
-    def __init__(self, sessions: Sessions, peer: Peer, own: Caller) -> None:
+    def __init__(self, sessions: Sessions, own: Caller) -> None:
         self._sessions = sessions
-        self._peer = peer
         self._own = own
         self._protocol: int | None = None
 
@@ -89,13 +70,8 @@ class PeerSession(LineSession):
         if self._protocol is None:
             return self._greet(message)
         call = read_call(message)
-        try:
-            answer = await self._sessions.calls.call(
-                call.verb, call.payload, self._caller(call)
-            )
-        except PermissionDenied as error:
-            self._sessions.note_refused(self._peer, call.verb, error.message)
-            raise
+        caller = self._caller(call)
+        answer = await self._sessions.calls.call(call.verb, call.payload, caller)
         return {"result": answer}
 
     def _greet(self, message: JSON) -> JSON:
@@ -111,4 +87,5 @@ class PeerSession(LineSession):
     def _caller(self, call: Call) -> Caller:
         if call.caller is None:
             return self._own
-        return caller_spoken_for(self._own, call.caller)
+        with self._sessions.calls.service.refusals.recorded(call.verb, self._own):
+            return caller_spoken_for(self._own, call.caller)

@@ -11,8 +11,8 @@ _EFFECTIVE = 2
 def uid_of(pid: int) -> int | None:
     """The user that a process acts as; None when it cannot be seen.
 
-    Not the owner of ``/proc/PID``: that is root for a process that has changed its user
-    since it was started.
+    Not the owner of ``/proc/PID``: that may be root for a process that has changed its
+    user since it was started (proc(5), ``suid_dumpable``).
     """
     try:
         status = Path(f"/proc/{pid}/status").read_bytes()

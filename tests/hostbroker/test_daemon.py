@@ -34,7 +34,7 @@ def test_users_hold_for_themselves_and_cannot_take_what_is_anothers(
 
     refused = bob.say("release", lease_id=lease["id"])
     assert refused["error"]["code"] == "PermissionDenied"
-    assert f"uid {BOB}, process {bob.pid}: release refused" in host.log
+    assert f"refused release to uid-{BOB} (uid {BOB}, pid {bob.pid})" in host.log
     assert states(host) == {lease["id"]: lease["state"]}
     assert alice.ask("release", lease_id=lease["id"])["state"] == "ended"
 

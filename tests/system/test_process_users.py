@@ -8,7 +8,9 @@ import pytest
 
 from jupyter_aistack.system.process_users import uid_of
 
-SWITCH = "import os, sys; os.setuid(23001); print('ready', flush=True); sys.stdin.read()"
+SWITCH = (
+    "import os, sys; os.setuid(23001); print('ready', flush=True); sys.stdin.read()"
+)
 
 
 def test_a_process_acts_as_its_user() -> None:
@@ -25,6 +27,4 @@ def test_a_process_that_has_changed_its_user_is_the_new_users() -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        # What the file system says, since Linux closes such a process to its user.
-        assert os.stat(f"/proc/{process.pid}").st_uid == 0
         assert uid_of(process.pid) == 23001

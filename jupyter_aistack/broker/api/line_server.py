@@ -77,7 +77,9 @@ class LineServer:
     async def start(self, listener: socket.socket) -> None:
         """Begin to answer on a socket that listens."""
         # The file is whose who has made it: systemd's stays when we end.
-        keep_file: Any = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        keep_file: Any = (
+            {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        )
         self._server = await asyncio.start_unix_server(
             self._serve, sock=listener, limit=MAX_LINE_BYTES, **keep_file
         )

@@ -72,7 +72,9 @@ def test_first_lines_survive_the_wire_and_what_later_versions_add() -> None:
 
 
 def test_a_call_says_for_whom() -> None:
-    server_says = SpokenFor(pid=7, kernel_id="k", kernel_pid=8, parent="p", label="a.ipynb")
+    server_says = SpokenFor(
+        pid=7, kernel_id="k", kernel_pid=8, parent="p", label="a.ipynb"
+    )
     message = {"verb": "mine", "payload": {"x": 1}, "caller": server_says.to_dict()}
     call = read_call(json.loads(json.dumps(message)))
     assert (call.verb, call.payload, call.caller) == ("mine", {"x": 1}, server_says)
