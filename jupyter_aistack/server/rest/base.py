@@ -11,9 +11,9 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.extension.handler import ExtensionHandlerMixin
 from tornado.web import HTTPError
 
+from jupyter_aistack.core.wire.json_body import check_fields, read_object
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest
 from jupyter_aistack.server.context import ServerContext
-from jupyter_aistack.server.json_body import check_fields, read_object
 from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.realtime.sampler import Sampler
 
