@@ -42,11 +42,11 @@ from jupyter_aistack.core.model.sample import HostSample
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.system.process_origin import leases_named_by
+from jupyter_aistack.system.process_users import uid_of
 from jupyter_aistack.system.processes import (
     cgroup_of,
     program_of,
     started_at,
-    uid_of,
 )
 
 from .liveness import is_here

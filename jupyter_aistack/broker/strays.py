@@ -31,11 +31,11 @@ from jupyter_aistack.system.process_origin import (
     installed_program_of,
     kernel_named_by,
 )
+from jupyter_aistack.system.process_users import uid_of
 from jupyter_aistack.system.processes import (
     ancestors,
     program_of,
     started_at,
-    uid_of,
 )
 from jupyter_aistack.system.users import groups_of, is_root, login_of
 

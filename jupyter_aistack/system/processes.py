@@ -367,14 +367,6 @@ def program_of(pid: int) -> str:
     return (_read(f"/proc/{pid}/comm") or b"").decode(errors="replace").strip()
 
 
-def uid_of(pid: int) -> int | None:
-    """The user a process belongs to; None when it cannot be seen."""
-    try:
-        return os.stat(f"/proc/{pid}").st_uid
-    except OSError:
-        return None
-
-
 def cgroup_of(pid: int) -> bytes:
     """The control groups a process is in, as Linux writes them; empty where that cannot
     be read.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -259,18 +258,15 @@ def test_the_broker_itself_is_left_alone(build: Build, gpus: BareProvider) -> No
 
 
 def test_ids_that_may_be_another_namespace_s_are_nobody_s(
-    gpus: BareProvider, clock: ManualClock
+    gpus: BareProvider, clock: ManualClock, processes: Processes
 ) -> None:
-    with subprocess.Popen(["sleep", "600"]) as process:
-        listed(gpus, process.pid)
-        namespace = PidNamespace(is_initial=lambda: False)
-        broker = Broker(
-            MemoryLedger(), [gpus], host="testbox", clock=clock, pid_namespace=namespace
-        )
-        assert {stray.exemption for stray in broker.strays.current()} == {
-            Exemption.UNKNOWN
-        }
-        process.kill()
+    listed(gpus, processes.start(os.getuid()).pid)
+    namespace = PidNamespace(is_initial=lambda: False)
+    broker = Broker(
+        MemoryLedger(), [gpus], host="testbox", clock=clock, pid_namespace=namespace
+    )
+    exemptions = {stray.exemption for stray in broker.strays.current()}
+    assert exemptions == {Exemption.UNKNOWN}
 
 
 @NEEDS_ROOT

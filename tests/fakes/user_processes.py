@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
+
+from jupyter_aistack.system.process_origin import command_of
+
+from .waiting import wait_until
 
 BOB, EVE = 23001, 23002
 """Numbers of users without a name."""
@@ -15,6 +20,12 @@ NEEDS_ROOT = pytest.mark.skipif(not IS_ROOT, reason="needs root to be another us
 WAITS = ("sleep", "600")
 STAYS = ("sh", "-c", "trap '' TERM; echo; while :; do read line; done")
 """A program that does not end when it is asked to."""
+
+
+def _user(uid: int) -> dict[str, Any]:
+    """How a process is made another user's; its own user needs no right for that."""
+    is_own = uid == os.getuid()
+    return {} if is_own else {"user": uid, "group": uid, "extra_groups": []}
 
 
 class Processes:
@@ -29,15 +40,15 @@ class Processes:
         """A process of a user, with this environment and no other."""
         process = subprocess.Popen(
             command,
-            user=uid,
-            group=uid,
-            extra_groups=[],
+            **_user(uid),
             env={"PATH": os.environ["PATH"], **environment},
             start_new_session=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         self._started.append(process)
+        # What it runs is told a moment after it has begun to.
+        wait_until(lambda: command_of(process.pid).startswith(command[0]))
         if command is STAYS:
             assert process.stdout is not None
             process.stdout.readline()

@@ -114,6 +114,18 @@ export interface IHost {
   queues: IQueueSettings[];
   reservations: IReservation[];
   strays: IStray[];
+  other_hosts: number;
+}
+
+export interface IReportedDevice {
+  id: string;
+  index: number;
+  name: string;
+  kind: DeviceKind;
+  memory_bytes: number;
+  simulated: boolean;
+  problem: string;
+  free_fraction: string | null;
 }
 
 export type HolderKind = 'kernel' | 'worker' | 'run' | 'process';
@@ -240,10 +252,6 @@ export interface ILease {
   ended_at: number | null;
 }
 
-export interface ILeases {
-  leases: ILease[];
-}
-
 export type RequestState = 'queued' | 'granted' | 'rejected' | 'cancelled';
 
 export interface IRequest {
@@ -263,6 +271,26 @@ export interface IRequest {
   lease_id: string;
   position: number | null;
   eta_at: number | null;
+}
+
+export interface IHostOverview {
+  id: string;
+  name: string;
+  is_here: boolean;
+  is_heard: boolean;
+  seen_at: number | null;
+  devices: IReportedDevice[];
+  leases: ILease[];
+  queue: IRequest[];
+}
+
+export interface IHosts {
+  at: number;
+  hosts: IHostOverview[];
+}
+
+export interface ILeases {
+  leases: ILease[];
 }
 
 export interface IQueue {
