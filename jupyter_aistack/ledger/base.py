@@ -15,7 +15,7 @@ a broker of its host can see that.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -37,6 +37,8 @@ from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
+
+from .history import History
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class LedgerState:
     reservations: tuple[Reservation, ...] = ()
 
 
-class Ledger(ABC):
+class Ledger(History):
     """Where leases are written down. Safe to use from several threads and, but for
     memory, processes.
 
@@ -314,10 +316,6 @@ class Ledger(ABC):
         limit: int = 1000,
     ) -> tuple[Lease, ...]:
         """Leases, newest first; the live leases, or with ``live=False`` all of them."""
-
-    @abstractmethod
-    def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
-        """Events with a sequence above `after`, in order."""
 
     # -- hosts -------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
+from jupyter_aistack.core.audit.changes import reservation_text
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_state import DeviceState, StatePhase
 from jupyter_aistack.core.model.events import Event, EventKind
@@ -38,6 +39,7 @@ from .apply_plan import (
 )
 from .base import LedgerState
 from .device_transactions import DeviceTransactions
+from .history_transactions import HistoryTransactions
 from .host_transactions import HostTransactions
 from .lease_end import end, expire_due
 from .rows import (
@@ -47,9 +49,11 @@ from .rows import (
     find_reservation,
     guarded_lease,
     is_id,
+    keep_conditions,
     lease_event,
     live_lease,
     refuse_ended,
+    request_event,
 )
 from .transactions import LARGEST, within
 from .usage_transactions import UsageTransactions
@@ -67,7 +71,9 @@ _STEP_EVENTS = {
 _RELEASING = (LeaseTransition.RELEASE, LeaseTransition.FINISH)
 
 
-class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransactions):
+class TransactionalLedger(
+    HostTransactions, DeviceTransactions, UsageTransactions, HistoryTransactions
+):
     """The port over two kinds of transactions, which a medium provides."""
 
     def read(self, host: str, now: float) -> LedgerState:
@@ -99,13 +105,8 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
             written = replace(request, state=RequestState.QUEUED, lease_id="")
             rows.keep_request(written, is_new=True)
             rows.version += 1
-            rows.append(
-                Event(
-                    kind=EventKind.REQUEST_QUEUED,
-                    at=request.submitted_at,
-                    request_id=request.id,
-                )
-            )
+            kind = EventKind.REQUEST_QUEUED
+            rows.append(request_event(kind, written, request.submitted_at, was=None))
             return written
 
     def cancel(self, request_id: str, now: float, reason: str = "") -> Request:
@@ -114,7 +115,8 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
             if request.state is not RequestState.QUEUED:
                 return request
             cancelled = replace(request, state=RequestState.CANCELLED, reason=reason)
-            set_request_state(rows, cancelled, EventKind.REQUEST_CANCELLED, now)
+            kind = EventKind.REQUEST_CANCELLED
+            set_request_state(rows, request, cancelled, kind, now)
             return cancelled
 
     def rebind(self, request_id: str, now: float, holder: Holder) -> Request:
@@ -126,6 +128,8 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
             rows.keep_request(rebound)
             # Plans that would grant it by its old holder must be made anew.
             rows.version += 1
+            bound = EventKind.REQUEST_BOUND
+            rows.append(request_event(bound, rebound, now, was=request))
             return rebound
 
     def request_of_key(self, user: str, key: str) -> Request | None:
@@ -189,11 +193,11 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
 
         if step in _STEP_EVENTS:
             detail = _detail(after, step)
-            rows.append(lease_event(_STEP_EVENTS[step], after, now, detail))
+            kind = _STEP_EVENTS[step]
+            rows.append(lease_event(kind, after, now, detail, was=lease))
         if changes.get("verified") is False:
-            rows.append(
-                lease_event(EventKind.LEASE_NOT_ENFORCED, after, now, update.text)
-            )
+            kind = EventKind.LEASE_NOT_ENFORCED
+            rows.append(lease_event(kind, after, now, update.text, was=lease))
         return after
 
     def renew(self, lease_id: str, token: int, now: float, expires_at: float) -> Lease:
@@ -218,12 +222,13 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
             lease = live_lease(rows, lease_id, token)
             renewed = lease.expires_at if expires_at is None else expires_at
             kept_until = _within_end(renewed, ends_at)
-            lease = _keep(rows, lease, ends_at=ends_at, expires_at=kept_until)
+            extended = _keep(rows, lease, ends_at=ends_at, expires_at=kept_until)
             detail = "no end of its own"
             if ends_at is not None:
                 detail = f"ends in {format_duration(ends_at - now)}"
-            rows.append(lease_event(EventKind.LEASE_EXTENDED, lease, now, detail))
-            return lease
+            kind = EventKind.LEASE_EXTENDED
+            rows.append(lease_event(kind, extended, now, detail, was=lease))
+            return extended
 
     def bind(
         self,
@@ -243,7 +248,10 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
                 rows.version += 1
             if conditions is not None:
                 changes["conditions"] = conditions.apply(lease.conditions)
-            return _keep(rows, lease, **changes)
+            bound = _keep(rows, lease, **changes)
+            if bound.holder != lease.holder:
+                rows.append(lease_event(EventKind.LEASE_BOUND, bound, now, was=lease))
+            return bound
 
     def remark(
         self,
@@ -257,10 +265,10 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
     ) -> Lease:
         with self._changing(now, leases=[lease_id]) as rows:
             lease = live_lease(rows, lease_id, token)
-            rows.append(lease_event(kind, lease, now, detail))
-            if conditions is None:
-                return lease
-            return _keep(rows, lease, conditions=conditions.apply(lease.conditions))
+            update = conditions or ConditionUpdate()
+            remarked = keep_conditions(rows, lease, update)
+            rows.append(lease_event(kind, remarked, now, detail, was=lease))
+            return remarked
 
     def update_device_state(
         self,
@@ -285,7 +293,11 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
         if after.phase is StatePhase.RESIDENT and kept.state is LeaseState.SUSPENDED:
             return self._advance(rows, kept, LeaseTransition.RESUME, now, {})
         if after.phase is StatePhase.LOST:
-            rows.append(lease_event(EventKind.LEASE_STATE_LOST, kept, now, after.note))
+            kind = EventKind.LEASE_STATE_LOST
+            rows.append(lease_event(kind, kept, now, after.note, was=lease))
+        elif _is_by_hand(lease, kept):
+            kind = EventKind.LEASE_STATE_CHANGED
+            rows.append(lease_event(kind, kept, now, was=lease))
         return kept
 
     def touch(self, lease_ids: Iterable[str], now: float) -> None:
@@ -306,7 +318,12 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
             rows.add_reservation(reservation)
             rows.version += 1
             rows.append(
-                Event(kind=EventKind.RESERVATION_MADE, at=now, detail=reservation.name)
+                Event(
+                    kind=EventKind.RESERVATION_MADE,
+                    at=now,
+                    detail=reservation.name,
+                    after=reservation_text(reservation),
+                )
             )
             return reservation
 
@@ -320,6 +337,7 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
                     kind=EventKind.RESERVATION_CANCELLED,
                     at=now,
                     detail=reservation.name,
+                    before=reservation_text(reservation),
                 )
             )
             return reservation
@@ -343,9 +361,15 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
         with self._seeing(now) as rows:
             return tuple(rows.leases(host=host, live=live, limit=within(limit)))
 
-    def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
-        with self._reading() as rows:
-            return tuple(rows.events(within(after), within(limit)))
+
+def _is_by_hand(before: Lease, after: Lease) -> bool:
+    """Whether a user has asked for where the device state is to be."""
+    was = before.residence
+    now = after.residence
+    if was is None or now is None:
+        return False
+    is_asked = now.asked is not was.asked and bool(now.asked.value)
+    return is_asked or now.is_kept != was.is_kept
 
 
 def _keep(rows: Rows, lease: Lease, **changes: Any) -> Lease:

@@ -13,6 +13,7 @@ from jupyter_aistack.broker.charged_totals import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.ledger.actor import Actor, acting
 from jupyter_aistack.system.users import groups_of
 
 from .accounting_verbs import AccountingVerbs
@@ -82,7 +83,9 @@ class Service:
             )
         if not isinstance(payload, Mapping):
             raise InvalidRequest("payload: expected an object", field="payload")
-        return answer(payload, caller)
+        # What is written meanwhile is the caller's doing.
+        with acting(Actor(user=caller.user, uid=caller.uid, pid=caller.pid)):
+            return answer(payload, caller)
 
     def figures(self, caller: Caller) -> HostFigures:
         """The host in objects, as this caller may see it."""

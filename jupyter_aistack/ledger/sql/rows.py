@@ -20,6 +20,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
+from jupyter_aistack.ledger.audit_trail import sealed
 from jupyter_aistack.ledger.rows import is_id
 
 from . import codec
@@ -319,11 +320,18 @@ class SQLRows(SQLTransaction):
         self._execute(self._statements.delete_spans, of_host=host, **times)
 
     def append(self, event: Event) -> None:
-        self._execute(self._statements.insert_event, **codec.event_to_row(event))
+        row, self.chain_end = sealed(event, self.chain_end, codec.event_to_row)
+        self._execute(self._statements.insert_event, **row)
 
     def events(self, after: int, limit: int) -> list[Event]:
         rows = self._select(self._statements.events, after=after, at_most=limit)
         return self._reader.readable("event", rows, codec.event_from_row)
+
+    def event_rows(self, after: int, limit: int) -> list[Mapping[str, object]]:
+        return list(self._select(self._statements.events, after=after, at_most=limit))
+
+    def chained_after(self) -> int:
+        return int(self._fetch(self._statements.chained_after)[0][0])
 
     def _requests(self, rows: Iterable[Mapping[str, Any]]) -> list[Request]:
         return self._reader.readable("request", rows, codec.request_from_row)
