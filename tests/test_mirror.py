@@ -33,6 +33,7 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 
 DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
+    "config/test_settings.py": {"config", "config.files", "config.loading"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
     "ledger/test_host_transactions.py": {"core.model.host"},
     "system/test_processes.py": {"core.model.process"},
@@ -169,6 +170,17 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.settings",
         "kernel.standalone",
     },
+    "hostbroker/test_daemon.py": {
+        "cli.broker",
+        "hostbroker.callers",
+        "hostbroker.calls",
+        "hostbroker.ledger_place",
+        "hostbroker.maintenance",
+        "hostbroker.policy_reload",
+        "hostbroker.session",
+        "hostbroker.settings",
+        "system.service_manager",
+    },
     "kernel/test_environment.py": {
         "core.enforcement.device_visibility",
         "providers.amd.visibility",
@@ -186,6 +198,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "ledger.sql.url",
     },
     "ledger/test_base.py": {
+        "ledger.reservation_transactions",
         "core.model.events",
         "ledger.apply_plan",
         "ledger.lease_end",
@@ -250,7 +263,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.version",
     },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
-    "server/rest/test_openapi.py": {"server.json_body"},
+    "server/rest/test_openapi.py": {"core.wire.json_body"},
     "server/suspend/test_executor.py": {
         "server.suspend",
         "server.suspend.driver_checkpoint",
@@ -281,7 +294,7 @@ DRIVERS = {
     for module in modules
 }
 
-ELSEWHERE = {"benchmarks", "browser", "fakes", "flows", "packaging"}
+ELSEWHERE = {"benchmarks", "browser", "fakes", "flows", "hub", "packaging"}
 """Folders of tests that mirror no room."""
 
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from jupyter_aistack.core.audit.changes import reservation_text
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_state import DeviceState, StatePhase
 from jupyter_aistack.core.model.events import Event, EventKind
@@ -24,7 +23,6 @@ from jupyter_aistack.core.model.lease import (
 )
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.request import Holder, Request, RequestState
-from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.core.scheduling.lease_ends import after_pause
 
@@ -42,11 +40,11 @@ from .device_transactions import DeviceTransactions
 from .history_transactions import HistoryTransactions
 from .host_transactions import HostTransactions
 from .lease_end import end, expire_due
+from .reservation_transactions import ReservationTransactions
 from .rows import (
     Rows,
     find_lease,
     find_request,
-    find_reservation,
     guarded_lease,
     is_id,
     keep_conditions,
@@ -72,7 +70,11 @@ _RELEASING = (LeaseTransition.RELEASE, LeaseTransition.FINISH)
 
 
 class TransactionalLedger(
-    HostTransactions, DeviceTransactions, UsageTransactions, HistoryTransactions
+    HostTransactions,
+    DeviceTransactions,
+    UsageTransactions,
+    ReservationTransactions,
+    HistoryTransactions,
 ):
     """The port over two kinds of transactions, which a medium provides."""
 
@@ -309,38 +311,6 @@ class TransactionalLedger(
                 lease = rows.lease(lease_id)
                 if lease is not None and lease.is_live:
                     touch(rows, lease, now)
-
-    def reserve(self, reservation: Reservation, now: float) -> Reservation:
-        with self._changing(now) as rows:
-            known = rows.reservation(reservation.id)
-            if known is not None:
-                return known
-            rows.add_reservation(reservation)
-            rows.version += 1
-            rows.append(
-                Event(
-                    kind=EventKind.RESERVATION_MADE,
-                    at=now,
-                    detail=reservation.name,
-                    after=reservation_text(reservation),
-                )
-            )
-            return reservation
-
-    def unreserve(self, reservation_id: str, now: float) -> Reservation:
-        with self._changing(now) as rows:
-            reservation = find_reservation(rows, reservation_id)
-            rows.remove_reservation(reservation_id)
-            rows.version += 1
-            rows.append(
-                Event(
-                    kind=EventKind.RESERVATION_CANCELLED,
-                    at=now,
-                    detail=reservation.name,
-                    before=reservation_text(reservation),
-                )
-            )
-            return reservation
 
     def lease(self, lease_id: str, now: float) -> Lease:
         with self._seeing(now, leases=[lease_id]) as rows:

@@ -94,8 +94,10 @@ class Verdict:
 
 def names_digest(row: Row) -> str:
     """The hash of an event's names with its salt."""
-    names = {name: _canonical(name, row[name]) for name in NAMES}
-    return _hash({"salt": row["salt"], **names})
+    sealed = {"salt": row["salt"]}
+    for name in NAMES:
+        sealed[name] = row[name]
+    return _hash(sealed)
 
 
 def digest(row: Row, previous: str, names: str = "") -> str:
@@ -106,9 +108,15 @@ def digest(row: Row, previous: str, names: str = "") -> str:
         previous: the digest of the event before; empty for the first.
         names: the hash of its names, where they were replaced.
     """
-    facts = {name: _canonical(name, row[name]) for name in FACTS}
-    sealed = names or names_digest(row)
-    return _hash({"previous": previous, NAMES_DIGEST: sealed, **facts})
+    sealed: dict[str, object] = {
+        "previous": previous,
+        NAMES_DIGEST: names or names_digest(row),
+    }
+    for name in FACTS:
+        sealed[name] = row[name]
+    # A database may give a time that is a whole number back as one.
+    sealed["at"] = float(str(row["at"]))
+    return _hash(sealed)
 
 
 def follow(rows: Iterable[Row], link: Link) -> Verdict:
@@ -140,15 +148,14 @@ def removed(sequence: int) -> Flaw:
 def _flaw(row: Row, link: Link, replaced: str) -> Flaw | None:
     expected = link.sequence + 1
     sequence = row["sequence"]
-    is_number = isinstance(sequence, int)
-    if is_number and int(str(sequence)) > expected:
-        return removed(expected)
-    if not is_number or int(str(sequence)) < expected:
+    if not isinstance(sequence, int) or sequence < expected:
         return Flaw(
             kind=FlawKind.DISORDERED,
             sequence=expected,
             message=f"event {sequence} stands where event {expected} belongs",
         )
+    if sequence > expected:
+        return removed(expected)
     if not _is_sealed(row, link.digest, replaced):
         return Flaw(
             kind=FlawKind.EDITED,
@@ -165,11 +172,11 @@ def _is_sealed(row: Row, previous: str, replaced: str) -> bool:
         return False  # none of our writing
 
 
-def _canonical(name: str, value: object) -> object:
-    # A database gives a whole number back as a float, or a float as a whole number.
-    return float(str(value)) if name == "at" else value
-
-
 def _hash(value: Mapping[str, object]) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    text = json.dumps(
+        value,
+        sort_keys=True,
+        separators=(",", ":"),
+    )
+    sealed = hashlib.sha256(text.encode("ascii"))
+    return sealed.hexdigest()

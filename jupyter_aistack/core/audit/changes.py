@@ -7,36 +7,36 @@ nothing before, or is nothing after.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 from jupyter_aistack.core.model.condition import Condition
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.device_state import DeviceState
-from jupyter_aistack.core.model.lease import Lease, Notice
+from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.limit import SliceLimit
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
 
 Facts = dict[str, object]
-_Table = Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], object] | None]]
-"""Names of facts, how each is read, and how it is written where that differs."""
 
 
 def as_text(facts: Mapping[str, object]) -> str:
     """Facts as the text that is kept; empty for none."""
-    return json.dumps(facts, separators=(",", ":")) if facts else ""
+    if not facts:
+        return ""
+    return json.dumps(facts, separators=(",", ":"))
 
 
 def lease_changes(before: Lease | None, after: Lease) -> tuple[str, str]:
     """What has changed of a lease: as it was, and as it is."""
-    return _changes(_OF_LEASE, before, after)
+    return _changes(_FACTS_OF_LEASE, before, after)
 
 
 def request_changes(before: Request | None, after: Request) -> tuple[str, str]:
     """What has changed of a request, likewise."""
-    return _changes(_OF_REQUEST, before, after)
+    return _changes(_FACTS_OF_REQUEST, before, after)
 
 
 def reservation_text(reservation: Reservation) -> str:
@@ -55,25 +55,25 @@ def reservation_text(reservation: Reservation) -> str:
     )
 
 
-def _changes(table: _Table, before: Any, after: Any) -> tuple[str, str]:
+def _changes(names: Sequence[str], before: Any, after: Any) -> tuple[str, str]:
     was: Facts = {}
     now: Facts = {}
-    for name, (read, write) in table.items():
+    for name in names:
+        read = _READERS[name]
         old = None if before is None else read(before)
         new = read(after)
-        if old == new:
-            continue
-        _put(was, name, old, write)
-        _put(now, name, new, write)
+        if old != new:
+            _put(was, name, old)
+            _put(now, name, new)
     return as_text(was), as_text(now)
 
 
-def _put(
-    facts: Facts, name: str, value: Any, write: Callable[[Any], object] | None
-) -> None:
+def _put(facts: Facts, name: str, value: Any) -> None:
     if value is None or value == ():
         return
-    facts[name] = value if write is None else write(value)
+    write = _WRITERS.get(name)
+    shown = name.removesuffix(".id").rpartition(".")[2]
+    facts[shown] = value if write is None else write(value)
 
 
 def _slices(slices: tuple[Slice, ...]) -> object:
@@ -94,10 +94,6 @@ def _conditions(conditions: tuple[Condition, ...]) -> object:
     return [condition.kind.value for condition in conditions]
 
 
-def _notice(notice: Notice) -> object:
-    return notice.kind.value
-
-
 def _device_state(state: DeviceState) -> object:
     told: Facts = {"phase": state.phase.value}
     if state.is_kept:
@@ -107,36 +103,50 @@ def _device_state(state: DeviceState) -> object:
     return told
 
 
-def _value(member: Any) -> object:
-    return member.value
+_value = attrgetter("value")
 
-
-_OF_LEASE: _Table = {
-    "spec": (attrgetter("spec"), str),
-    "queue": (attrgetter("queue"), None),
-    "holder": (attrgetter("holder.id"), None),
-    "label": (attrgetter("holder.label"), None),
-    "pid": (attrgetter("holder.pid"), None),
-    "slices": (attrgetter("slices"), _slices),
-    "state": (attrgetter("state"), _value),
-    "outcome": (attrgetter("outcome"), _value),
-    "ends_at": (attrgetter("ends_at"), None),
-    "up_to": (attrgetter("up_to"), str),
-    "limits": (attrgetter("limits"), _limits),
-    "enforced_by": (attrgetter("enforced_by"), _value),
-    "verified": (attrgetter("verified"), None),
-    "conditions": (attrgetter("conditions"), _conditions),
-    "notice": (attrgetter("notice"), _notice),
-    "device_state": (attrgetter("residence"), _device_state),
+_FACTS_OF_LEASE = (
+    "spec",
+    "queue",
+    "holder.id",
+    "holder.label",
+    "holder.pid",
+    "slices",
+    "state",
+    "outcome",
+    "ends_at",
+    "up_to",
+    "limits",
+    "enforced_by",
+    "verified",
+    "conditions",
+    "notice",
+    "residence",
+)
+_FACTS_OF_REQUEST = (
+    "spec",
+    "queue",
+    "holder.id",
+    "holder.label",
+    "priority",
+    "lease_seconds",
+    "preemptible",
+    "up_to",
+    "state",
+)
+_WRITERS: Mapping[str, Callable[[Any], object]] = {
+    "spec": str,
+    "slices": _slices,
+    "state": _value,
+    "outcome": _value,
+    "up_to": str,
+    "limits": _limits,
+    "enforced_by": _value,
+    "conditions": _conditions,
+    "notice": attrgetter("kind.value"),
+    "residence": _device_state,
 }
-_OF_REQUEST: _Table = {
-    "spec": (attrgetter("spec"), str),
-    "queue": (attrgetter("queue"), None),
-    "holder": (attrgetter("holder.id"), None),
-    "label": (attrgetter("holder.label"), None),
-    "priority": (attrgetter("priority"), None),
-    "lease_seconds": (attrgetter("lease_seconds"), None),
-    "preemptible": (attrgetter("preemptible"), None),
-    "up_to": (attrgetter("up_to"), str),
-    "state": (attrgetter("state"), _value),
+"""How facts are written that are none of JSON's own."""
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    name: attrgetter(name) for name in (*_FACTS_OF_LEASE, *_FACTS_OF_REQUEST)
 }

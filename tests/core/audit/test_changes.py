@@ -84,7 +84,7 @@ def test_notices_limits_and_what_users_ask_of_a_state_are_told() -> None:
     assert json.loads(lease_changes(LEASE, after)[1]) == {
         "limits": ["GPU-1 1/2, 40 bytes"],
         "notice": "idle",
-        "device_state": {
+        "residence": {
             "phase": "resident",
             "pinned_by_user": True,
             "asked": "suspend",

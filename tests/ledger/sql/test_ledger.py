@@ -851,7 +851,7 @@ def test_a_failure_in_the_middle_of_a_write_undoes_all_of_it(
     with monkeypatch.context() as patch:
         patch.setattr(
             "jupyter_aistack.ledger.sql.codec.event_to_row",
-            lambda event: {"kind": None},
+            lambda event: {**vars(event), "kind": None},
         )
         with pytest.raises(LedgerUnavailable):
             ledger.step(lease.id, lease.token, LeaseTransition.ACTIVATE, 1.0)
