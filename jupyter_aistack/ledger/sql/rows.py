@@ -17,25 +17,24 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
 )
 from jupyter_aistack.core.model.device_health import DeviceFault
-from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
-from jupyter_aistack.ledger.audit_trail import sealed
 from jupyter_aistack.ledger.rows import is_id
 
 from . import codec
 from .cache import Traits
+from .history_rows import HistoryRows
 from .statements import Statement
-from .transaction import OpenDatabase, SQLTransaction
+from .transaction import OpenDatabase
 
 _FEW = 64
 """So many rows are read one by one; more, with all the others."""
 
 
-class SQLRows(SQLTransaction):
+class SQLRows(HistoryRows):
     """The tables, as one transaction sees them."""
 
     def __init__(
@@ -363,20 +362,6 @@ class SQLRows(SQLTransaction):
     def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:
         times = {"ended_before": ended_before, "begun_before": begun_before}
         self._execute(self._statements.delete_spans, of_host=host, **times)
-
-    def append(self, event: Event) -> None:
-        row, self.chain_end = sealed(event, self.chain_end, codec.event_to_row)
-        self._execute(self._statements.insert_event, **row)
-
-    def events(self, after: int, limit: int) -> list[Event]:
-        rows = self._select(self._statements.events, after=after, at_most=limit)
-        return self._reader.readable("event", rows, codec.event_from_row)
-
-    def event_rows(self, after: int, limit: int) -> list[Mapping[str, object]]:
-        return list(self._select(self._statements.events, after=after, at_most=limit))
-
-    def chained_after(self) -> int:
-        return int(self._fetch(self._statements.chained_after)[0][0])
 
     def _requests(self, rows: Iterable[Mapping[str, Any]]) -> list[Request]:
         return self._reader.readable("request", rows, codec.request_from_row)
