@@ -257,9 +257,10 @@ class StrayMonitor:
             at=self._host_state.now(),
             device_id=stray.device_id,
             detail=sentence,
+            owner=stray.user,
         )
         try:
-            self._host_state.ledger.note(event)
+            self._host_state.ledger.record(event)
         except LedgerError as error:
             log.warning("that is not written down: %s", error.message)
 

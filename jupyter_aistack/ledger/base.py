@@ -13,7 +13,7 @@ a broker of its host can see that.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -35,6 +35,7 @@ from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
 
+from .history import History
 from .host_base import HostLedger
 
 
@@ -64,7 +65,7 @@ class LedgerState:
     queued_elsewhere: Mapping[str, int] = field(default_factory=dict)
 
 
-class Ledger(HostLedger, ABC):
+class Ledger(HostLedger, History):
     """Where leases are written down. Safe to use from several threads and, but for
     memory, processes.
 
@@ -322,10 +323,6 @@ class Ledger(HostLedger, ABC):
     def waiting(self) -> tuple[Request, ...]:
         """The queued requests of all hosts, in the order they came."""
 
-    @abstractmethod
-    def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
-        """Events with a sequence above `after`, in order."""
-
     # -- devices -----------------------------------------------------------------------
 
     @abstractmethod
@@ -353,10 +350,6 @@ class Ledger(HostLedger, ABC):
         """A device has recovered: forget its faults, and that its leases were told
         unless another device of theirs has faults. Whether it had any: an event.
         """
-
-    @abstractmethod
-    def note(self, event: Event) -> None:
-        """Write down an event, and change nothing else."""
 
     # -- who lives ---------------------------------------------------------------------
 
