@@ -97,6 +97,10 @@ class HubIdentities:
         self._silent_at = 0.0
         self._silence = ""
 
+    def __len__(self) -> int:
+        """How many tokens are remembered."""
+        return len(self._known)
+
     def known(self, token: str) -> HubUser | None:
         """Whom a token stands for, if the hub has said so a moment ago; at once."""
         known = self._entry(token)

@@ -156,7 +156,7 @@ def test_invented_tokens_take_no_more_than_so_much_memory(
     for number in range(MAX_KNOWN + 10):
         with pytest.raises(PermissionDenied):
             identities.user_of(f"t-{number}")
-    assert len(identities._known) == MAX_KNOWN
+    assert len(identities) == MAX_KNOWN
 
 
 # -- what a hub answers ----------------------------------------------------------------
