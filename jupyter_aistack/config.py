@@ -13,6 +13,8 @@ from traitlets.config import Application, LoggingConfigurable
 from traitlets.config.loader import LazyConfigValue
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.remote.embedded import EmbeddedBroker
+from jupyter_aistack.broker.remote.remote import RemoteBroker
 from jupyter_aistack.broker.settings import read_mig_create, read_policy, read_suspend
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
@@ -20,11 +22,13 @@ from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
 from jupyter_aistack.core.model.policy import Policy
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.ledger import opening
+from jupyter_aistack.system.broker_socket import BrokerSocket, broker_path
 from jupyter_aistack.system.permissions import guarded
 from jupyter_aistack.system.users import is_root
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Service
+    from jupyter_aistack.broker.remote.port import KernelBroker
     from jupyter_aistack.providers.base import Provider
 
 
@@ -54,6 +58,13 @@ class AIStack(LoggingConfigurable):
         host, in a folder that is there; ``postgresql+psycopg://user@db/aistack`` for several; ``memory:`` for a trial.
         The environment variable AISTACK_LEDGER goes first; the default is an SQLite file in Jupyter's data directory.
         Passwords belong into a file that PGPASSFILE, or ``?passfile=`` in the URL, names.""",
+    ).tag(config=True)
+
+    broker_socket = Unicode(
+        "auto",
+        help="""The broker of this host, which grants to all its users: ``auto``, the service at
+        ``/run/aistack/broker.sock`` if there is one; a path of its socket; or ``off``, a broker in each process on a
+        ledger. The environment variable AISTACK_BROKER goes first.""",
     ).tag(config=True)
 
     providers = Unicode(
@@ -240,6 +251,26 @@ class AIStack(LoggingConfigurable):
         ledger = opening.open_ledger(named) if named else opening.open_own_ledger()
         ledger.half_life_seconds = policy.half_life_seconds
         return Broker(ledger, providers, policy=policy, **settings)
+
+    def find_host_broker(self) -> BrokerSocket | None:
+        """The connection to the host's broker; None where this process is to have a
+        broker of its own. Nothing is connected yet.
+
+        Raises:
+            PermissionDenied: another user could have put its socket there.
+            InvalidRequest: the setting is no path of a socket.
+        """
+        path = broker_path(self.broker_socket)
+        return BrokerSocket(path) if path else None
+
+    def build_kernel_broker(self) -> KernelBroker:
+        """What kernels without a Jupyter server are launched through: the host's broker,
+        or one of this process. Raises as `find_host_broker` and `build_broker` do.
+        """
+        host_broker = self.find_host_broker()
+        if host_broker is not None:
+            return RemoteBroker(host_broker)
+        return EmbeddedBroker(self.build_broker())
 
     def take_shared_rules(self) -> None:
         """On a ledger that others share, take the rules for all from configuration that

@@ -56,6 +56,7 @@ class AIStackExtension(ExtensionApp):
             lambda: self._stack.build_broker(),
             self.log,
             lambda broker: self._stack.build_service(broker),
+            lambda: self._stack.find_host_broker(),
         )
         self._kernels = KernelRegistry(serverapp)
         self._sampler = Sampler(lambda: snapshot(context), self.log)

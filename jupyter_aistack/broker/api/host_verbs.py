@@ -17,6 +17,9 @@ from jupyter_aistack.core.wire.values import (
 from .base import Payload, Verb, VerbGroup
 from .caller import Caller
 
+MAX_EVENTS = 1000
+"""How many events one answer holds."""
+
 
 class HostVerbs(VerbGroup):
     """``host``, ``usage``, ``events`` and ``reservations``: they change nothing."""
@@ -48,7 +51,10 @@ class HostVerbs(VerbGroup):
         after = integer_field({"after": 0, **payload}, "after")
         visibility = self._visibility(caller)
         own = set() if visibility.sees_names else self._own_ids(caller)
-        events = self._broker.events(after)
+        limit = integer_field(
+            {"limit": MAX_EVENTS, **payload}, "limit", most=MAX_EVENTS
+        )
+        events = self._broker.events(after, limit)
         return {"events": [visibility.event(event, own) for event in events]}
 
     def _own_ids(self, caller: Caller) -> set[str]:

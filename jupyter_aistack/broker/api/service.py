@@ -21,6 +21,7 @@ from .base import Payload, Verb, VerbGroup
 from .caller import Access, Caller
 from .figures import HostFigures, figures_of
 from .host_verbs import HostVerbs
+from .kernel_verbs import KernelVerbs
 from .lease_verbs import LeaseVerbs
 from .reports import AccountingAPI
 from .request_verbs import RequestVerbs
@@ -61,6 +62,7 @@ class Service:
             RequestVerbs(broker, self._access, self._accounting),
             LeaseVerbs(broker, self._access),
             SuspendVerbs(broker, self._access),
+            KernelVerbs(broker, self._access),
             AdminVerbs(broker, self._access, broker.mig),
             AccountingVerbs(broker, self._access, self._accounting),
         )
