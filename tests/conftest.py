@@ -34,6 +34,7 @@ SERVICES = (
     "client/offload/",
     "compute/",
     "flows/",
+    "hub/",
     "kernel/",
     "packaging/",
     "providers/nvidia/checkpoint/",

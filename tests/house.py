@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ledger": CORE | {"system", "ledger"},
     "providers": CORE | {"system", "providers"},
     "broker": CORE | {"system", "ledger", "providers", "broker"},
-    "config": CORE | {"system", "ledger", "providers", "broker"},
+    "config": CORE | {"system", "ledger", "providers", "broker", "config"},
     "kernel": CORE | {"system", "broker", "config", "kernel"},
     "server": CORE
     | {"_version", "system", "broker", "providers", "config", "kernel", "server"},

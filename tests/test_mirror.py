@@ -33,6 +33,7 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 
 DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
+    "config/test_settings.py": {"config", "config.files", "config.loading"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
     "ledger/test_host_transactions.py": {"core.model.host"},
     "system/test_processes.py": {"core.model.process"},
@@ -281,7 +282,7 @@ DRIVERS = {
     for module in modules
 }
 
-ELSEWHERE = {"benchmarks", "browser", "fakes", "flows", "packaging"}
+ELSEWHERE = {"benchmarks", "browser", "fakes", "flows", "hub", "packaging"}
 """Folders of tests that mirror no room."""
 
 

@@ -34,7 +34,7 @@ def own_broker() -> KernelBroker:
         LedgerError: it cannot be built; a setting that makes no sense is no fault of a
             kernel's request.
     """
-    from jupyter_aistack.config import load_settings
+    from jupyter_aistack.config import build_kernel_broker, load_settings
 
     key = (
         os.environ.get("AISTACK_BROKER", ""),
@@ -44,7 +44,7 @@ def own_broker() -> KernelBroker:
     with _building:
         try:
             if key not in _brokers:
-                _brokers[key] = load_settings().build_kernel_broker()
+                _brokers[key] = build_kernel_broker(load_settings())
             return _brokers[key]
         except InvalidRequest as error:
             raise LedgerUnavailable(

@@ -6,18 +6,18 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 JSON = dict[str, Any]
-Answer = Callable[[str, Mapping[str, Any]], JSON | None]
+Answer = Callable[[JSON], JSON | None]
 """Gives the answer to a call; None closes the connection without one."""
 
 
-def echo(verb: str, payload: Mapping[str, Any]) -> JSON:
+def echo(call: JSON) -> JSON:
     """The call itself as its answer."""
-    return {"result": {"verb": verb, **payload}}
+    return {"result": {"verb": call["verb"], **call["payload"]}}
 
 
 class ScriptedBroker:
@@ -29,7 +29,7 @@ class ScriptedBroker:
         hello: its first line.
 
     Attributes:
-        lines: what every connection has said, in order.
+        lines: what every connection has lines, in order.
         connections: how many there were.
     """
 
@@ -61,17 +61,17 @@ class ScriptedBroker:
     def _serve(self, connection: socket.socket) -> None:
         with (
             contextlib.suppress(OSError, ValueError),
-            connection.makefile("rb") as said,
+            connection.makefile("rb") as lines,
         ):
-            for number, line in enumerate(said):
+            for number, line in enumerate(lines):
                 message = json.loads(line)
                 self.lines.append(message)
                 answer = self._hello
                 if number:
-                    called = self._answer(message["verb"], message["payload"])
-                    if called is None:
+                    result = self._answer(message)
+                    if result is None:
                         break
-                    answer = called
+                    answer = result
                 connection.sendall(json.dumps(answer).encode() + b"\n")
                 if "error" in answer and not number:
                     break

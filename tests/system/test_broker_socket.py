@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def test_what_the_broker_refuses_is_raised_as_there(
     brokers: Brokers, client: BrokerSocket
 ) -> None:
     error = LeaseNotFound("there is no such lease", lease_id="l-1")
-    brokers.start(lambda verb, payload: {"error": error.as_dict()})
+    brokers.start(lambda call: {"error": error.as_dict()})
     with pytest.raises(LeaseNotFound, match="no such lease") as raised:
         client.call("release", {"lease_id": "l-1"})
     assert raised.value.facts == {"lease_id": "l-1"}
@@ -139,12 +139,13 @@ class Lost:
         self.lost = set(verbs)
         self.calls: list[str] = []
 
-    def __call__(self, verb: str, payload: Mapping[str, Any]) -> JSON | None:
+    def __call__(self, call: JSON) -> JSON | None:
+        verb = call["verb"]
         self.calls.append(verb)
         if verb in self.lost:
             self.lost.discard(verb)
             return None
-        return echo(verb, payload)
+        return echo(call)
 
 
 @pytest.mark.parametrize(
@@ -195,10 +196,10 @@ def test_an_answer_that_comes_too_late_is_nobodys(
 ) -> None:
     answered = threading.Event()
 
-    def answer(verb: str, payload: Mapping[str, Any]) -> JSON:
-        if verb == "slow":
+    def answer(call: JSON) -> JSON:
+        if call["verb"] == "slow":
             answered.wait(30)
-        return echo(verb, payload)
+        return echo(call)
 
     broker = brokers.start(answer)
     with pytest.raises(LedgerUnavailable):

@@ -13,6 +13,7 @@ from jupyter_aistack.core.wire.values import (
     integer_field,
     reservation_to_dict,
 )
+from jupyter_aistack.core.wire.visibility import Visibility
 
 from .base import Payload, Verb, VerbGroup
 from .caller import Caller
@@ -50,20 +51,22 @@ class HostVerbs(VerbGroup):
     def _events(self, payload: Payload, caller: Caller) -> JSON:
         after = integer_field({"after": 0, **payload}, "after")
         visibility = self._visibility(caller)
-        own = set() if visibility.sees_names else self._own_ids(caller)
+        own = set() if visibility.sees_names else self._seen_ids(visibility)
         limit = integer_field(
             {"limit": MAX_EVENTS, **payload}, "limit", most=MAX_EVENTS
         )
         events = self._broker.events(after, limit)
         return {"events": [visibility.event(event, own) for event in events]}
 
-    def _own_ids(self, caller: Caller) -> set[str]:
-        """Ids of all leases and requests that the caller's user has or had."""
-        own: set[str] = set()
+    def _seen_ids(self, visibility: Visibility) -> set[str]:
+        """Ids of all leases, and of their requests, that the caller sees the holders
+        of.
+        """
+        seen: set[str] = set()
         for lease in self._broker.leases(live=False):
-            if lease.holder.user == caller.user:
-                own |= {lease.id, lease.request_id}
-        return own
+            if visibility.sees(lease.holder.user, lease.queue):
+                seen |= {lease.id, lease.request_id}
+        return seen
 
     def _usage(self, payload: Payload, caller: Caller) -> JSON:
         by_lease, by_device = self._broker.usage()

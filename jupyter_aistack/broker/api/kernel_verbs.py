@@ -22,10 +22,10 @@ from jupyter_aistack.core.wire.values import (
     request_to_dict,
     text_field,
 )
-from jupyter_aistack.exceptions import InvalidRequest, LeaseError, PermissionDenied
-from jupyter_aistack.system.processes import uid_of
+from jupyter_aistack.exceptions import InvalidRequest, LeaseError
 
 from ..remote.embedded import EmbeddedBroker
+from ..remote.port import ProcessesOnDevice
 from ..remote.records import BREACH
 from .base import Payload, Verb, VerbGroup
 from .caller import MAX_LABEL, Caller
@@ -94,7 +94,7 @@ class KernelVerbs(VerbGroup):
         return {"requests": [request_to_dict(request) for request in requests]}
 
     def _prepare(self, payload: Payload, caller: Caller) -> JSON:
-        lease = self._owned(payload, caller)
+        lease = self._owned("prepare", payload, caller)
         prepared = self._of(caller).prepare(lease)
         return {"prepared": PREPARATION.to_dict(prepared)}
 
@@ -107,18 +107,16 @@ class KernelVerbs(VerbGroup):
     def _bind_kernel(self, payload: Payload, caller: Caller) -> JSON:
         """Tie a lease to a kernel's process, or to who will start it again."""
         lease = self._with_token(payload, caller)
-        pid = _own_process(payload, "pid", caller)
+        pid = self._own_process(payload, "pid", caller)
         root_pid = None
         if payload.get("root_pid") is not None:
-            # It may have ended: a kernel that is to be started again.
-            root_pid = integer_field(payload, "root_pid", least=1)
-            _refuse_another_users(root_pid, "root_pid", caller)
+            root_pid = self._own_process(payload, "root_pid", caller)
         bound = self._of(caller).bind(lease, pid=pid, root_pid=root_pid)
         return LEASE.to_dict(bound)
 
     def _with_token(self, payload: Payload, caller: Caller) -> Lease:
         """The lease under ``lease_id``, known by the token that is in force."""
-        lease = self._owned(payload, caller)
+        lease = self._owned("bind_kernel", payload, caller)
         if integer_field(payload, "token") != lease.token:
             raise LeaseError(f"the lease {lease.id} has moved on", lease_id=lease.id)
         return lease
@@ -127,31 +125,45 @@ class KernelVerbs(VerbGroup):
         """Whether a process or those below it have used the devices of some leases, or
         with ``since``, whether a device has worked for them since then.
         """
-        processes = self._of(caller).processes_on_device(
-            self._owned_leases(payload, caller), _own_process(payload, "pid", caller)
-        )
+        processes = self._processes("device_use", payload, caller)
         since = number_field(payload, "since", most=1e11)
         if since is None:
             return {"has_started": processes.has_started()}
         return {"is_working": processes.is_working(since)}
 
     def _device_clients(self, payload: Payload, caller: Caller) -> JSON:
-        processes = self._of(caller).processes_on_device(
-            self._owned_leases(payload, caller), _own_process(payload, "pid", caller)
-        )
+        processes = self._processes("device_clients", payload, caller)
         return {"clients": sorted(processes.clients())}
 
     def _terminate_client(self, payload: Payload, caller: Caller) -> JSON:
         """End a process's work through the server that enforces its lease."""
-        processes = self._of(caller).processes_on_device(
-            self._owned_leases(payload, caller), _own_process(payload, "pid", caller)
-        )
-        processes.terminate(_own_process(payload, "client_pid", caller))
+        processes = self._processes("terminate_client", payload, caller)
+        processes.terminate(self._own_process(payload, "client_pid", caller))
         return {}
 
-    def _owned_leases(self, payload: Payload, caller: Caller) -> list[Lease]:
-        names = texts_field(payload, "lease_ids")
-        return [self._owned({"lease_id": name}, caller) for name in sorted(names)]
+    def _processes(
+        self, verb: str, payload: Payload, caller: Caller
+    ) -> ProcessesOnDevice:
+        """The process under ``pid`` and those below it, on the devices of the leases
+        under ``lease_ids``.
+        """
+        pid = self._own_process(payload, "pid", caller)
+        leases = [
+            self._owned(verb, {"lease_id": name}, caller)
+            for name in sorted(texts_field(payload, "lease_ids"))
+        ]
+        return self._of(caller).processes_on_device(leases, pid)
+
+    def _own_process(self, payload: Payload, name: str, caller: Caller) -> int:
+        """The process under `name`: it must be one of the caller's user, or have ended.
+
+        Raises:
+            InvalidRequest: it is no number.
+            PermissionDenied: it is another user's.
+        """
+        pid = integer_field(payload, name, least=1)
+        self._access.check_process(pid, caller)
+        return pid
 
     # -- regularly ---------------------------------------------------------------------
 
@@ -171,13 +183,14 @@ class KernelVerbs(VerbGroup):
         return {"breaches": [BREACH.to_dict(breach) for breach in breaches]}
 
     def _breach_handled(self, payload: Payload, caller: Caller) -> JSON:
-        lease = self._owned(payload, caller)
+        lease = self._owned("breach_handled", payload, caller)
         words = printable(text_field(payload, "words"))[:MAX_LABEL]
         self._of(caller).breach_handled(lease, words)
         return {}
 
     def _breach_postponed(self, payload: Payload, caller: Caller) -> JSON:
-        self._of(caller).breach_postponed(self._owned(payload, caller))
+        lease = self._owned("breach_postponed", payload, caller)
+        self._of(caller).breach_postponed(lease)
         return {}
 
 
@@ -213,23 +226,3 @@ def _renames(told: object) -> dict[str, Rename]:
             label=printable(text_field(rename, "label"))[:MAX_LABEL],
         )
     return renames
-
-
-def _own_process(payload: Payload, name: str, caller: Caller) -> int:
-    """The process under `name`, which must run as the caller's user.
-
-    Raises:
-        InvalidRequest: it is no number, or no such process runs.
-        PermissionDenied: it is another user's.
-    """
-    pid = integer_field(payload, name, least=1)
-    if uid_of(pid) is None:
-        raise InvalidRequest(f"{name}: no process {pid} runs here", field=name)
-    _refuse_another_users(pid, name, caller)
-    return pid
-
-
-def _refuse_another_users(pid: int, name: str, caller: Caller) -> None:
-    owner = uid_of(pid)
-    if owner not in (None, caller.uid):
-        raise PermissionDenied(f"{name}: the process {pid} is another user's")

@@ -138,6 +138,7 @@ export interface ISliceLimit {
 }
 
 export type ConditionKind =
+  | 'DeviceUnhealthy'
   | 'DeviceFault'
   | 'MemoryExceeded'
   | 'NotEnforced'
