@@ -32,10 +32,19 @@ FILES = set(TESTS.rglob("*.py"))
 DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 
 DRIVEN_BY: dict[str, set[str]] = {
+    "broker/remote/test_port.py": {
+        "broker.api.kernel_verbs",
+        "broker.remote",
+        "broker.remote.embedded",
+        "broker.remote.records",
+        "broker.remote.remote",
+    },
+    "server/maintenance/test_memory_enforcer.py": {"kernel.process_control"},
+    "broker/test_kernel_reports.py": {"core.model.kernel_report"},
     "cli/test_demo.py": {"cli.demo_server"},
     "config/test_settings.py": {"config", "config.files", "config.loading"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
-    "ledger/test_host_transactions.py": {"core.model.host"},
+    "ledger/test_host_transactions.py": {"core.model.host", "ledger.host_base"},
     "system/test_processes.py": {"core.model.process"},
     "test_exported_members.py": {"", "_version"},
     "broker/api/test_reports.py": {
@@ -93,6 +102,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "cli.leases",
         "cli.output",
         "cli.queues",
+        "cli.status",
     },
     "client/offload/test_offload.py": {
         "client.offload.cuda",
@@ -155,11 +165,10 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.suspend.placement",
         "core.suspend.victims",
     },
-    "flows/test_gpu_broker.py": {"testing"},
+    "flows/test_gpu_broker.py": {"broker.device_processes", "testing"},
     "flows/test_lease_life.py": {
         "kernel.allocation",
         "kernel.kernel_leases",
-        "kernel.process_control",
     },
     "flows/test_mps_broker.py": {"providers.nvidia.enforcement"},
     "flows/test_one_sample.py": {"core.model.sample"},
@@ -169,6 +178,17 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.server_link",
         "kernel.settings",
         "kernel.standalone",
+    },
+    "hostbroker/test_daemon.py": {
+        "cli.broker",
+        "hostbroker.callers",
+        "hostbroker.calls",
+        "hostbroker.ledger_place",
+        "hostbroker.maintenance",
+        "hostbroker.policy_reload",
+        "hostbroker.session",
+        "hostbroker.settings",
+        "system.service_manager",
     },
     "kernel/test_environment.py": {
         "core.enforcement.device_visibility",
@@ -251,7 +271,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.version",
     },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
-    "server/rest/test_openapi.py": {"server.json_body"},
+    "server/rest/test_openapi.py": {"core.wire.json_body", "server.rest.base"},
     "server/suspend/test_executor.py": {
         "server.suspend",
         "server.suspend.driver_checkpoint",

@@ -44,7 +44,7 @@ class MaintenanceLoop:
         bus: EventBus,
         sampler: Sampler,
         cycle_seconds: Callable[[], float],
-        then: Callable[[], Awaitable[None]] | None = None,
+        then: Iterable[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self._context = context
         self._kernels = kernels
@@ -53,7 +53,7 @@ class MaintenanceLoop:
         self._ask_cycle_seconds = cycle_seconds
         self._cycle_seconds = RETRY_SECONDS
         self._warden = MemoryEnforcer(context, kernels)
-        self._then = then
+        self._then = tuple(then)
         self._woken = asyncio.Event()
         self._complaints: dict[str, str] = {}
         context.on_change(self._woken.set)
@@ -95,8 +95,8 @@ class MaintenanceLoop:
         self._cycle_seconds = max(self._ask_cycle_seconds(), LEAST_SECONDS)
         report = await self._report()
         self._warden.act(broker, await self._context.run(broker.report, report))
-        if self._then is not None:
-            await self._then()
+        for step in self._then:
+            await step()
 
     async def _report(self) -> KernelReport:
         """What has become of this server's kernels since the last turn."""
