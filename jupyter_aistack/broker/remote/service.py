@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.device import Inventory
+from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.wire.protocol import SpokenFor
 from jupyter_aistack.core.wire.records import DEVICE, LEASE, QUEUE, REQUEST, USE
+from jupyter_aistack.exceptions import LeaseNotFound
 from jupyter_aistack.system.broker_socket import BrokerSocket
 
 from ..api.caller import Caller
@@ -23,6 +25,11 @@ class VerbService(Protocol):
 
     def call(self, verb: str, payload: Mapping[str, Any], caller: Caller) -> JSON:
         """Answer one call. Raises `AIStackError`."""
+
+    def check_lease(self, verb: str, lease_id: str, caller: Caller) -> Lease:
+        """A lease that a transport answers a verb about by itself, on which the caller
+        may use that verb. Raises `LeaseNotFound` and `PermissionDenied`.
+        """
 
     def figures(self, caller: Caller) -> HostFigures:
         """The host in objects, as this caller may see it."""
@@ -45,6 +52,15 @@ class RemoteService:
 
     def call(self, verb: str, payload: Mapping[str, Any], caller: Caller) -> JSON:
         return self._socket.call(verb, payload, _spoken_for(caller))
+
+    def check_lease(self, verb: str, lease_id: str, caller: Caller) -> Lease:
+        """One of the live leases of this server's user; of others the transports of a
+        server answer nothing.
+        """
+        for lease in self.call("kernel_leases", {}, caller)["leases"]:
+            if lease["id"] == lease_id:
+                return LEASE.from_dict(lease)
+        raise LeaseNotFound(f"there is no lease {lease_id}", lease_id=lease_id)
 
     def figures(self, caller: Caller) -> HostFigures:
         """As the broker shows it to users: what drivers tell of a device's health is

@@ -10,9 +10,10 @@ from jupyter_aistack.broker.api.caller import Caller
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.remote.service import RemoteService
 from jupyter_aistack.core.accounting.usage_report import Rates
-from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.exceptions import InvalidRequest, LeaseNotFound
 from jupyter_aistack.system.broker_socket import BrokerSocket
 from jupyter_aistack.system.users import current_user
+from jupyter_aistack.testing import holder
 
 
 @pytest.fixture
@@ -40,6 +41,16 @@ def test_a_call_is_made_for_the_kernel_that_makes_it(
     assert (lease.holder.id, lease.holder.label) == ("k", "a.ipynb")
     with pytest.raises(InvalidRequest, match="verb"):
         service.call("fly", {}, caller)
+
+
+def test_a_lease_is_looked_up_among_the_users_own(
+    broker: Broker, service: RemoteService, caller: Caller
+) -> None:
+    own = service.call("request", {"spec": "1/2"}, caller)["lease"]["id"]
+    theirs = broker.submit("1/4", holder("k", user="bob")).lease_id
+    assert service.check_lease("orders", own, caller).id == own
+    with pytest.raises(LeaseNotFound):
+        service.check_lease("orders", theirs, caller)
 
 
 def test_figures_are_those_that_users_are_shown(
