@@ -59,6 +59,13 @@ class AIStack(HostTraits):
         Passwords belong into a file that PGPASSFILE, or ``?passfile=`` in the URL, names.""",
     ).tag(config=True)
 
+    broker_socket = Unicode(
+        "auto",
+        help="""The broker of this host, which grants to all its users: ``auto``, the service at
+        ``/run/aistack/broker.sock`` if there is one; a path of its socket; or ``off``, a broker in each process on a
+        ledger. The environment variable AISTACK_BROKER goes first.""",
+    ).tag(config=True)
+
     providers = Unicode(
         "auto",
         help="""What grants slices, comma separated: ``auto`` (GPUs if a driver answers, and the CPU), ``gpu``

@@ -184,6 +184,11 @@ class Device:
         return not self.problem
 
     @property
+    def is_real_gpu(self) -> bool:
+        """Whether it is a GPU that processes may find, and not a simulated GPU."""
+        return self.kind is DeviceKind.GPU and not self.simulated
+
+    @property
     def conditions(self) -> HealthConditions:
         """What people should know of its health, the gravest first."""
         return self.health.conditions

@@ -22,7 +22,7 @@ from jupyter_aistack.core.model.lease import LIVE_STATES, Lease
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import free_share
-from jupyter_aistack.server.maintenance.activity import idle_leases
+from jupyter_aistack.core.scheduling.activity import idle_leases
 
 from .health_metrics import CONDITION_LABELS, HEALTH_FIGURES, condition_rows
 from .stray_metrics import STRAY_FIGURES, STRAY_LABELS
