@@ -66,7 +66,7 @@ class Tenants:
 
     def are_of(self, devices: Iterable[str]) -> frozenset[str]:
         """Those of some devices that are one user's at a time."""
-        return self._users.keys() & frozenset(devices)
+        return frozenset(self._users.keys() & frozenset(devices))
 
 
 class Everybody(Tenants):
@@ -79,4 +79,4 @@ class Everybody(Tenants):
         return 0
 
 
-EVERYBODY = Everybody()
+EVERYBODY: Tenants = Everybody()
