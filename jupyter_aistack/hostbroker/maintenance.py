@@ -24,6 +24,7 @@ def keep(broker: Broker) -> None:
     state = broker.host_state.read()
     if not state.leases and not state.requests:
         broker.record_usage()
+        broker.host_state.report(is_idle=True)
         return
     broker.maintain()
 

@@ -157,6 +157,7 @@ def renew_leases(
     state = broker.host_state.read()
     if not state.leases and not state.requests:
         broker.record_usage()
+        broker.host_state.report(is_idle=True)
         return
     # Requests first: a lease that is released would go to the next request of the same
     # dead kernel.
