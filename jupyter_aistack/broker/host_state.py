@@ -155,10 +155,8 @@ class HostState:
             is_idle: no driver is to be asked: the devices are those that were told last.
         """
         known = self._last_report
-        if is_idle and known is not None:
-            report = replace(known, seen_at=self.now())
-        else:
-            report = self._new_report()
+        again = replace(known, seen_at=self.now()) if known and is_idle else None
+        report = again or self._new_report()
         if not report.is_due_after(known):
             return
         with contextlib.suppress(LedgerError):
