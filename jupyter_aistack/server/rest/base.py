@@ -52,6 +52,9 @@ class RESTHandler(ExtensionHandlerMixin, APIHandler):
         sampler: Sampler,
     ) -> None:
         super().initialize(name)
+        # A page that is open asks by itself where it has no stream: reading must not
+        # keep an idle server.
+        self._track_activity = self.request.method not in ("GET", "HEAD")
         self.context = context
         self.kernels = kernels
         self.sampler = sampler
