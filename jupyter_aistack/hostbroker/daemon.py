@@ -25,6 +25,7 @@ from .maintenance import TurnLoop, keep
 from .policy_reload import PolicyReload
 from .session import Sessions
 from .settings import BrokerSettings
+from .snapshot_poll import SnapshotPoll
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -101,6 +102,9 @@ class _Serving:
         self._calls = Calls(reload.build_service())
         self._sessions = Sessions(self._calls, broker.host_state.identity.name)
         self._server = self._new_server()
+        poll = SnapshotPoll(self._calls)
+        self._calls.add_async_verb("snapshot", poll.answer)
+        self._calls.on_change(poll.note_change)
 
     def _new_server(self) -> LineServer:
         return LineServer(self._sessions.open, log, LIMITS)

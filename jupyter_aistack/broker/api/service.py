@@ -28,7 +28,28 @@ from .lease_verbs import LeaseVerbs
 from .refusals import Refusals
 from .reports import AccountingAPI
 from .request_verbs import RequestVerbs
+from .snapshots import HostSnapshots
 from .suspend_verbs import SuspendVerbs
+
+READING_VERBS = frozenset(
+    {
+        "advise",
+        "bill",
+        "events",
+        "host",
+        "leases",
+        "listed",
+        "mig_plan",
+        "mine",
+        "orders",
+        "queue",
+        "report",
+        "reservations",
+        "snapshot",
+        "usage",
+    }
+)
+"""Verbs that change nothing that is shown; of all others it is taken that they may."""
 
 
 class Service:
@@ -43,6 +64,7 @@ class Service:
 
     Attributes:
         refusals: what callers were refused because it is not theirs to do.
+        snapshots: the host, looked at once for all who ask.
     """
 
     def __init__(
@@ -76,6 +98,8 @@ class Service:
         self._verbs: dict[str, Verb] = {}
         for group in groups_of_verbs:
             self._verbs.update(group.verbs())
+        self.snapshots = HostSnapshots(dict(self._verbs), self._access)
+        self._verbs.update(self.snapshots.verbs())
 
     @property
     def verbs(self) -> tuple[str, ...]:
@@ -98,7 +122,11 @@ class Service:
             raise InvalidRequest("payload: expected an object", field="payload")
         with self.refusals.recorded(verb, caller):
             self._access.check_verb(verb, caller)
-            return answer(payload, caller)
+            try:
+                return answer(payload, caller)
+            finally:
+                if verb not in READING_VERBS:
+                    self.snapshots.note_change()
 
     def check_lease(self, verb: str, lease_id: str, caller: Caller) -> Lease:
         """A lease that a transport answers a verb about by itself, on which the caller
