@@ -35,7 +35,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
     "config/test_settings.py": {"config", "config.files", "config.loading"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
-    "ledger/test_host_transactions.py": {"core.model.host"},
+    "ledger/test_host_transactions.py": {"core.model.host", "ledger.host_base"},
     "system/test_processes.py": {"core.model.process"},
     "test_exported_members.py": {"", "_version"},
     "broker/api/test_reports.py": {
@@ -93,6 +93,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "cli.leases",
         "cli.output",
         "cli.queues",
+        "cli.status",
     },
     "client/offload/test_offload.py": {
         "client.offload.cuda",
@@ -262,7 +263,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.version",
     },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
-    "server/rest/test_openapi.py": {"core.wire.json_body"},
+    "server/rest/test_openapi.py": {"core.wire.json_body", "server.rest.base"},
     "server/suspend/test_executor.py": {
         "server.suspend",
         "server.suspend.driver_checkpoint",

@@ -16,8 +16,8 @@ a broker of its host can see that.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from jupyter_aistack.core.accounting.charges import (
     CellInterval,
@@ -29,7 +29,6 @@ from jupyter_aistack.core.model.condition import Condition, ConditionUpdate
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
@@ -37,6 +36,8 @@ from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
+
+from .host_base import HostLedger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class LedgerState:
         accounts: what the ended leases of all users have used, on all hosts.
         reservations: those of the host that are running or have a window to come, the
             first to start first.
+        elsewhere: the live leases of all other hosts.
+        queued_elsewhere: how many requests of each user wait on other hosts.
     """
 
     version: int
@@ -59,9 +62,11 @@ class LedgerState:
     requests: tuple[Request, ...]
     accounts: tuple[Account, ...] = ()
     reservations: tuple[Reservation, ...] = ()
+    elsewhere: tuple[Lease, ...] = ()
+    queued_elsewhere: Mapping[str, int] = field(default_factory=dict)
 
 
-class Ledger(ABC):
+class Ledger(HostLedger, ABC):
     """Where leases are written down. Safe to use from several threads and, but for
     memory, processes.
 
@@ -316,28 +321,12 @@ class Ledger(ABC):
         """Leases, newest first; the live leases, or with ``live=False`` all of them."""
 
     @abstractmethod
+    def waiting(self) -> tuple[Request, ...]:
+        """The queued requests of all hosts, in the order they came."""
+
+    @abstractmethod
     def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """Events with a sequence above `after`, in order."""
-
-    # -- hosts -------------------------------------------------------------------------
-
-    @abstractmethod
-    def register_host(self, host: HostIdentity, now: float) -> tuple[str, ...]:
-        """Write down what a machine is called. Registering twice is registering once.
-
-        What was written under its name alone, by versions that knew no better, becomes
-        its own.
-
-        Returns:
-            Ids of machines that it may have been before it was started again.
-        """
-
-    @abstractmethod
-    def succeed_host(self, before: str, host: HostIdentity, now: float) -> None:
-        """A machine has been started again, and all processes of its run `before` are
-        gone: its leases end as abandoned, its requests are withdrawn, its reservations
-        are the new run's.
-        """
 
     # -- devices -----------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ begins and ends, and how rows are read and written (`Rows`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from operator import attrgetter
@@ -51,7 +52,7 @@ from .rows import (
     live_lease,
     refuse_ended,
 )
-from .transactions import LARGEST, within
+from .transactions import within
 from .usage_transactions import UsageTransactions
 
 STEP_FIELDS = frozenset({"holder", "enforced_by", "verified"})
@@ -72,8 +73,10 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
 
     def read(self, host: str, now: float) -> LedgerState:
         with self._seeing(now) as rows:
-            leases = rows.leases(host=host, live=True, limit=LARGEST)
-            requests = sorted(rows.queued(host), key=attrgetter("arrival"))
+            live = rows.live_by_host()
+            leases = live.pop(host, [])
+            queued, queued_elsewhere = rows.queued_beside(host)
+            requests = sorted(queued, key=attrgetter("arrival"))
             accounts = sorted(rows.accounts(), key=attrgetter("user", "queue"))
             reservations = sorted(
                 rows.reservations(host, now), key=attrgetter("starts_at", "id")
@@ -84,6 +87,8 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
                 requests=tuple(requests),
                 accounts=tuple(accounts),
                 reservations=tuple(reservations),
+                elsewhere=tuple(itertools.chain.from_iterable(live.values())),
+                queued_elsewhere=queued_elsewhere,
             )
 
     def submit(self, request: Request) -> Request:
@@ -342,6 +347,10 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
     ) -> tuple[Lease, ...]:
         with self._seeing(now) as rows:
             return tuple(rows.leases(host=host, live=live, limit=within(limit)))
+
+    def waiting(self) -> tuple[Request, ...]:
+        with self._reading() as rows:
+            return tuple(sorted(rows.all_queued(), key=attrgetter("arrival")))
 
     def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         with self._reading() as rows:

@@ -37,6 +37,7 @@ READING_VERBS = frozenset(
         "bill",
         "events",
         "host",
+        "hosts",
         "leases",
         "listed",
         "mig_plan",

@@ -77,7 +77,7 @@ _OF_QUEUES = Reaches(Reach.OWN, Reach.QUEUES, Reach.ALL, Reach.ALL)
 _FOR_MANAGERS = Reaches(Reach.NONE, Reach.QUEUES, Reach.NONE, Reach.ALL)
 _FOR_ADMINS = Reaches(Reach.NONE, Reach.NONE, Reach.NONE, Reach.ALL)
 
-NAMING_VERBS = frozenset({"leases", "queue", "events", "report", "snapshot"})
+NAMING_VERBS = frozenset({"hosts", "leases", "queue", "events", "report", "snapshot"})
 """Verbs whose reach is that of names: where ``show_names`` is off they show all there
 is, and beyond their reach without whose it is.
 """
@@ -87,6 +87,7 @@ REACHES: Mapping[str, Reaches] = {
     "usage": _FOR_ALL,
     "reservations": _FOR_ALL,
     "mig_plan": _FOR_ALL,
+    "hosts": _NAMES,
     "leases": _NAMES,
     "queue": _NAMES,
     "events": _NAMES,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +18,7 @@ from jupyter_aistack.core.accounting.charges import (
 )
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event
-from jupyter_aistack.core.model.host import HostIdentity
+from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -23,6 +26,8 @@ from jupyter_aistack.core.model.usage_history import Account
 from jupyter_aistack.ledger.rows import is_id
 
 from . import codec
+from .cache import Traits
+from .statements import Statement
 from .transaction import OpenDatabase, SQLTransaction
 
 _FEW = 64
@@ -50,8 +55,8 @@ class SQLRows(SQLTransaction):
         statements = self._statements
         self._expect(statements.is_any_due, now=now)
         self._expect(statements.stamp)
-        self._expect(statements.live_traits, of_host=host)
-        self._expect(statements.queued_traits, of_host=host)
+        self._expect(statements.live_traits)
+        self._expect(statements.queued_traits)
         self._expect(statements.accounts)
         self._expect(statements.reservations, of_host=host, now=now)
 
@@ -98,9 +103,7 @@ class SQLRows(SQLTransaction):
     def leases(self, *, host: str | None, live: bool, limit: int) -> list[Lease]:
         if live:
             live_leases = self._live() if host is None else self._live_of(host)
-            return sorted(live_leases, key=lambda lease: lease.token, reverse=True)[
-                :limit
-            ]
+            return _newest_first(live_leases)[:limit]
         if host is None:
             rows = self._select(self._statements.leases, at_most=limit)
         else:
@@ -112,7 +115,21 @@ class SQLRows(SQLTransaction):
     def _live(self) -> list[Lease]:
         return [self._reader.lease(row) for row in self._select(self._statements.live)]
 
+    def live_by_host(self) -> dict[str, list[Lease]]:
+        traits = _by_host(self._statements.live_traits, self._live_traits())
+        return {
+            host: _newest_first(self._decoded_live(host, of_host))
+            for host, of_host in traits.items()
+        }
+
     def _live_of(self, host: str) -> list[Lease]:
+        traits = _by_host(self._statements.live_traits, self._live_traits())
+        return self._decoded_live(host, traits.get(host, []))
+
+    def _live_traits(self) -> list[Traits]:
+        return self._fetch(self._statements.live_traits)
+
+    def _decoded_live(self, host: str, traits: list[Traits]) -> list[Lease]:
         def load(tokens: list[int]) -> dict[int, Lease]:
             if len(tokens) > _FEW:
                 rows = self._select(self._statements.live_of_host, of_host=host)
@@ -120,7 +137,6 @@ class SQLRows(SQLTransaction):
                 rows = self._select_each(self._statements.lease_of_token, tokens)
             return {row["token"]: self._reader.lease(row) for row in rows}
 
-        traits = self._fetch(self._statements.live_traits, of_host=host)
         return self._opened.leases.decoded(host, traits, load)
 
     def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None:
@@ -148,6 +164,20 @@ class SQLRows(SQLTransaction):
         return self._requests(rows)
 
     def queued(self, host: str) -> list[Request]:
+        return self.queued_beside(host)[0]
+
+    def queued_beside(self, host: str) -> tuple[list[Request], Mapping[str, int]]:
+        statement = self._statements.queued_traits
+        traits = _by_host(statement, self._fetch(statement))
+        own = self._decoded_queued(host, traits.pop(host, []))
+        others = map(statement.mapping, itertools.chain.from_iterable(traits.values()))
+        users = self._reader.readable("request", others, codec.user_of_request)
+        return own, Counter(users)
+
+    def all_queued(self) -> list[Request]:
+        return self._requests(self._select(self._statements.all_queued))
+
+    def _decoded_queued(self, host: str, traits: list[Traits]) -> list[Request]:
         def load(ids: list[str]) -> dict[str, Request]:
             if len(ids) > _FEW:
                 rows = self._select(self._statements.queued, of_host=host)
@@ -155,7 +185,6 @@ class SQLRows(SQLTransaction):
                 rows = self._select_each(self._statements.request, ids)
             return {request.id: request for request in self._requests(rows)}
 
-        traits = self._fetch(self._statements.queued_traits, of_host=host)
         return self._opened.queued.decoded(host, traits, load)
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None:
@@ -182,6 +211,22 @@ class SQLRows(SQLTransaction):
 
     def remove_host(self, host_id: str) -> None:
         self._execute(self._statements.delete_host, key=host_id)
+
+    def host_reports(self) -> list[HostReport]:
+        rows = self._select(self._statements.host_reports)
+        read = codec.host_report_from_row
+        return self._reader.readable("host report", rows, read)
+
+    def keep_host_report(self, report: HostReport, *, is_new: bool = False) -> None:
+        row = codec.host_report_to_row(report)
+        if is_new:
+            self._execute(self._statements.insert_host_report, **row)
+            return
+        key = {"of_host": row["host"], "of_allowance": row["allowance"]}
+        self._execute(self._statements.update_host_report, **row, **key)
+
+    def remove_host_reports(self, host: str) -> None:
+        self._execute(self._statements.delete_host_reports, of_host=host)
 
     def device_faults(self, host: str) -> list[DeviceFault]:
         rows = self._select(self._statements.device_faults, of_host=host)
@@ -331,3 +376,18 @@ class SQLRows(SQLTransaction):
     def _reservations(self, rows: Iterable[Mapping[str, Any]]) -> list[Reservation]:
         read = codec.reservation_from_row
         return self._reader.readable("reservation", rows, read)
+
+
+def _newest_first(leases: Iterable[Lease]) -> list[Lease]:
+    return sorted(leases, key=attrgetter("token"), reverse=True)
+
+
+def _by_host(
+    statement: Statement, traits: Iterable[Traits]
+) -> defaultdict[str, list[Traits]]:
+    """Rows of traits by the host that each is of."""
+    host = statement.columns.index("host")
+    grouped: defaultdict[str, list[Traits]] = defaultdict(list)
+    for row in traits:
+        grouped[str(row[host])].append(row)
+    return grouped
