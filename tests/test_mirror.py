@@ -199,6 +199,8 @@ DRIVEN_BY: dict[str, set[str]] = {
         "ledger.sql.url",
     },
     "ledger/test_base.py": {
+        "ledger.reservation_transactions",
+        "ledger.sql.history_rows",
         "core.model.events",
         "ledger.apply_plan",
         "ledger.lease_end",

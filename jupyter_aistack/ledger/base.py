@@ -15,7 +15,7 @@ a broker of its host can see that.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -37,6 +37,7 @@ from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
 
+from .history import History
 from .host_base import HostLedger
 
 
@@ -66,7 +67,7 @@ class LedgerState:
     queued_elsewhere: Mapping[str, int] = field(default_factory=dict)
 
 
-class Ledger(HostLedger, ABC):
+class Ledger(HostLedger, History):
     """Where leases are written down. Safe to use from several threads and, but for
     memory, processes.
 
@@ -323,10 +324,6 @@ class Ledger(HostLedger, ABC):
     @abstractmethod
     def waiting(self) -> tuple[Request, ...]:
         """The queued requests of all hosts, in the order they came."""
-
-    @abstractmethod
-    def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
-        """Events with a sequence above `after`, in order."""
 
     # -- devices -----------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
 )
 from jupyter_aistack.core.model.device_health import DeviceFault
-from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
@@ -27,14 +26,15 @@ from jupyter_aistack.ledger.rows import is_id
 
 from . import codec
 from .cache import Traits
+from .history_rows import HistoryRows
 from .statements import Statement
-from .transaction import OpenDatabase, SQLTransaction
+from .transaction import OpenDatabase
 
 _FEW = 64
 """So many rows are read one by one; more, with all the others."""
 
 
-class SQLRows(SQLTransaction):
+class SQLRows(HistoryRows):
     """The tables, as one transaction sees them."""
 
     def __init__(
@@ -362,13 +362,6 @@ class SQLRows(SQLTransaction):
     def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:
         times = {"ended_before": ended_before, "begun_before": begun_before}
         self._execute(self._statements.delete_spans, of_host=host, **times)
-
-    def append(self, event: Event) -> None:
-        self._execute(self._statements.insert_event, **codec.event_to_row(event))
-
-    def events(self, after: int, limit: int) -> list[Event]:
-        rows = self._select(self._statements.events, after=after, at_most=limit)
-        return self._reader.readable("event", rows, codec.event_from_row)
 
     def _requests(self, rows: Iterable[Mapping[str, Any]]) -> list[Request]:
         return self._reader.readable("request", rows, codec.request_from_row)

@@ -102,11 +102,13 @@ class Statements:
         self._add_events()
 
     def _add_meta(self) -> None:
-        meta = sa.select(_M.schema_version, _M.version, _M.token)
+        counters = ("version", "token", "event_sequence", "event_digest")
+        meta = sa.select(_M.schema_version, *(_M[name] for name in counters))
         self.read_meta = self._query(meta)
         # SQLite has no such clause and needs none: there a write transaction locks.
         self.lock_meta = self._query(meta.with_for_update())
-        self.write_meta = self._change(schema.meta.update(), ("version", "token"))
+        self.write_meta = self._change(schema.meta.update(), counters)
+        self.chained_after = self._query(sa.select(_M.chained_after))
         # PostgreSQL's: the same as long as no transaction has written anything.
         snapshot = sa.cast(sa.func.txid_current_snapshot(), sa.Text).label("snapshot")
         self.stamp = self._query(sa.select(snapshot))
@@ -284,8 +286,7 @@ class Statements:
 
     def _add_events(self) -> None:
         self.insert_event = self._change(
-            schema.events.insert().inline(),
-            [column.name for column in schema.events.c if column is not _E.sequence],
+            schema.events.insert().inline(), schema.events.c.keys()
         )
         self.events = self._query(
             sa.select(schema.events)

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jupyter_aistack.core.audit.chain import Link
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LedgerUnavailable
@@ -50,10 +51,14 @@ class CachedSnapshot:
 
 @dataclass
 class _Counters:
-    """The ledger's two numbers: of its changes that concern plans, and of its leases."""
+    """The ledger's numbers: of its changes that concern plans, of its leases and of its
+    events; and the digest of the last event.
+    """
 
     version: int
     token: int
+    event_sequence: int
+    event_digest: str
 
 
 class SQLTransaction:
@@ -102,10 +107,10 @@ class SQLTransaction:
                 raise LedgerUnavailable(
                     message, field="ledger_url", ledger_url=self._shown_url
                 )
-            schema_version, version, token = counters
+            schema_version, *numbers = counters
             schema.check_schema(schema_version, self._shown_url)
-            self._counters = _Counters(version, token)
-            self._counters_read = _Counters(version, token)
+            self._counters = _Counters(*numbers)
+            self._counters_read = _Counters(*numbers)
         return self._counters
 
     def _answer_of_meta(self) -> Any:
@@ -138,6 +143,18 @@ class SQLTransaction:
     def version(self, version: int) -> None:
         self._read_counters().version = version
 
+    @property
+    def chain_end(self) -> Link:
+        """The last event, behind which the next is chained."""
+        counters = self._read_counters()
+        return Link(sequence=counters.event_sequence, digest=counters.event_digest)
+
+    @chain_end.setter
+    def chain_end(self, link: Link) -> None:
+        counters = self._read_counters()
+        counters.event_sequence = link.sequence
+        counters.event_digest = link.digest
+
     def commit(self) -> None:
         """End the transaction and keep what it has done, the counters too if they have
         moved.
@@ -148,6 +165,8 @@ class SQLTransaction:
                 self._statements.write_meta,
                 version=counters.version,
                 token=counters.token,
+                event_sequence=counters.event_sequence,
+                event_digest=counters.event_digest,
             )
         self._driver.commit()
         if self._writes:
