@@ -25,6 +25,7 @@ from .base import Payload, Verb, VerbGroup
 from .caller import Access, Caller
 from .figures import HostFigures, figures_of
 from .host_verbs import HostVerbs
+from .kernel_verbs import KernelVerbs
 from .lease_verbs import LeaseVerbs
 from .refusals import Refusals
 from .reports import AccountingAPI
@@ -36,9 +37,14 @@ READING_VERBS = frozenset(
     {
         "advise",
         "bill",
+        "device_clients",
+        "device_hiding",
+        "device_use",
         "events",
         "host",
         "hosts",
+        "kernel_leases",
+        "kernel_requests",
         "leases",
         "listed",
         "mig_plan",
@@ -46,9 +52,11 @@ READING_VERBS = frozenset(
         "orders",
         "queue",
         "report",
+        "report_kernels",
         "reservations",
         "snapshot",
         "usage",
+        "whoami",
     }
 )
 """Verbs that change nothing that is shown; of all others it is taken that they may."""
@@ -94,6 +102,7 @@ class Service:
             RequestVerbs(broker, self._access, self._accounting),
             LeaseVerbs(broker, self._access),
             SuspendVerbs(broker, self._access),
+            KernelVerbs(broker, self._access),
             AdminVerbs(broker, self._access, broker.mig),
             AccountingVerbs(broker, self._access, self._accounting),
         )
