@@ -8,7 +8,6 @@ import type { ILeaseManager, ConnectionStatus } from '../tokens';
 import type {
   IUsageSummary,
   IHost,
-  IHosts,
   ILease,
   IRequest,
   IRequestBody,
@@ -81,10 +80,6 @@ export class LeaseManager extends Disposable implements ILeaseManager {
 
   requestOf(kernelId: string): IRequest | null {
     return requestOf(this.queue, kernelId);
-  }
-
-  hosts(): Promise<IHosts> {
-    return this._api.hosts();
   }
 
   usageSummary(kernelId: string): Promise<IUsageSummary> {
