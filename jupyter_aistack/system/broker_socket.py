@@ -74,6 +74,7 @@ REPEATABLE_VERBS = frozenset(
         "end_cell",
         "events",
         "host",
+        "hosts",
         "kernel_leases",
         "leases",
         "listed",
