@@ -27,8 +27,8 @@ LACKS: tuple[tuple[Capability, str], ...] = (
     ),
     (
         Capability.DAC_OVERRIDE,
-        "open an MPS daemon to several users: shares of a GPU are held to their size by "
-        "frameworks alone",
+        "have several users compute on a GPU at once by what holds them to their size: "
+        "shares of different users are held by frameworks alone",
     ),
 )
 """What each right is needed for."""
