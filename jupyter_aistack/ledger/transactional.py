@@ -87,12 +87,10 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
             )
 
     def submit(self, request: Request) -> Request:
-        with self._changing(request.submitted_at, requests=[request.id]) as rows:
+        named = (request.id, request.idempotency_key)
+        with self._changing(request.submitted_at, named=named) as rows:
             # A caller that got no answer sends the same request again.
-            known = rows.request(request.id)
-            if known is None:
-                user = request.holder.user
-                known = _request_of_key(rows, user, request.idempotency_key)
+            known = _known_request(rows, request)
             if known is not None:
                 return known
 
@@ -361,13 +359,23 @@ def _within_end(expires_at: float, ends_at: float | None) -> float:
 
 def _request_of_key(rows: Rows, user: str, key: str) -> Request | None:
     """The user's request of a key; what was taken back may be asked for again."""
-    if not key:
-        return None
-    for request in rows.requests_of_key(key):
-        is_taken_back = request.state is RequestState.CANCELLED
-        if request.holder.user == user and not is_taken_back:
-            return request
-    return None
+    named = rows.requests_named("", key) if key else []
+    return next((each for each in named if _is_kept(each, user)), None)
+
+
+def _known_request(rows: Rows, request: Request) -> Request | None:
+    """The request of the same id, or of the same user and key."""
+    named = rows.requests_named(request.id, request.idempotency_key)
+    for known in named:
+        if known.id == request.id:
+            return known
+    user = request.holder.user
+    return next((each for each in named if _is_kept(each, user)), None)
+
+
+def _is_kept(request: Request, user: str) -> bool:
+    """Whether a request is a user's and has not been taken back."""
+    return request.holder.user == user and request.state is not RequestState.CANCELLED
 
 
 def _detail(lease: Lease, step: LeaseTransition) -> str:

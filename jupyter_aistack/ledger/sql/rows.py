@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -40,16 +42,15 @@ class SQLRows(SQLTransaction):
         is_sqlite: bool,
     ) -> None:
         super().__init__(connection, opened, is_sqlite=is_sqlite)
-        self._known_leases: dict[str, Lease] = {}
-        self._known_requests: dict[str, Request] = {}
+        self._read_leases: dict[str, Lease] = {}
+        self._read_requests: dict[str, Request] = {}
 
     def expect_state(self, host: str, now: float) -> None:
         """Ask a server for all that a host's state is made of, in one round trip."""
         if self._is_sqlite:
             return
         statements = self._statements
-        self._expect(statements.is_any_due, now=now)
-        self._expect(statements.stamp)
+        self._expect(statements.next_due)
         self._expect(statements.live_traits, of_host=host)
         self._expect(statements.queued_traits, of_host=host)
         self._expect(statements.accounts)
@@ -61,41 +62,63 @@ class SQLRows(SQLTransaction):
         due_at: float | None = None,
         leases: Iterable[str] = (),
         requests: Iterable[str] = (),
+        named: tuple[str, str] | None = None,
     ) -> None:
-        if due_at is not None:
-            statements = self._statements
-            due = statements.due if self._writes else statements.is_any_due
-            self._expect(due, now=due_at)
-        for lease_id in filter(is_id, leases):
-            self._expect(self._statements.lease, key=lease_id)
         for request_id in filter(is_id, requests):
             self._expect(self._statements.request, key=request_id)
+        if named is not None:
+            self._expect(self._statements.requests_named, **_names(*named))
+        # Whatever is known need not be asked for; if it is not so any more, a server is
+        # waited for once more.
+        if self._opened.known is not None:
+            return
+        if due_at is not None and self._writes:
+            self._expect(self._statements.due, now=due_at)
+        elif due_at is not None:
+            self._expect(self._statements.next_due)
+        for lease_id in filter(is_id, leases):
+            self._expect(self._statements.lease, key=lease_id)
 
     def next_token(self) -> int:
         counters = self._read_counters()
-        counters.token += 1
-        return counters.token
+        self._counters = replace(counters, token=counters.token + 1)
+        return self._counters.token
+
+    def next_due(self) -> float:
+        """When the first live lease is past its end, in seconds since the epoch;
+        infinity for never.
+        """
+        ((earliest,),) = self._fetch(self._statements.next_due)
+        return math.inf if earliest is None else float(earliest)
 
     def is_any_due(self, now: float) -> bool:
-        return bool(self._fetch(self._statements.is_any_due, now=now))
+        return self.next_due() <= now
 
     def due(self, now: float) -> list[Lease]:
+        if self.known is not None and now < self.known.next_due:
+            return []
+        # Those that end now are not the next any more.
+        self._written.is_partly_known = True
+        self._send_written()
         return [
             self._reader.lease(row)
             for row in self._select(self._statements.due, now=now)
         ]
 
     def lease(self, lease_id: str) -> Lease | None:
-        # Under the ledger's lock nobody else changes it meanwhile.
-        lease = self._known_leases.get(lease_id)
+        lease = self._written.leases.get(lease_id) or self._read_leases.get(lease_id)
+        if lease is None and self.known is not None:
+            lease = self.known.leases.get(lease_id)
         if lease is None:
             rows = self._select(self._statements.lease, key=lease_id)
             lease = next(map(self._reader.lease, rows), None)
+            # Under the ledger's lock nobody else changes it meanwhile.
             if lease is not None and self._writes:
-                self._known_leases[lease_id] = lease
+                self._read_leases[lease_id] = lease
         return lease
 
     def leases(self, *, host: str | None, live: bool, limit: int) -> list[Lease]:
+        self._send_written()
         if live:
             live_leases = self._live() if host is None else self._live_of(host)
             return sorted(live_leases, key=lambda lease: lease.token, reverse=True)[
@@ -124,28 +147,23 @@ class SQLRows(SQLTransaction):
         return self._opened.leases.decoded(host, traits, load)
 
     def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None:
-        row = codec.lease_to_row(lease)
-        self._known_leases.pop(lease.id, None)
-        self._forget_expected(self._statements.lease, lease.id)
-        if is_new:
-            self._execute(self._statements.insert_lease, **row)
-        else:
-            self._execute(self._statements.update_lease, **row, key=lease.token)
+        self._written.leases[lease.id] = lease
+        self._written.note(lease.id, is_new=is_new)
 
     def request(self, request_id: str) -> Request | None:
-        request = self._known_requests.get(request_id)
+        request = self._written.requests.get(request_id)
+        request = request or self._read_requests.get(request_id)
         if request is None:
             rows = self._select(self._statements.request, key=request_id)
             request = next(iter(self._requests(rows)), None)
             if request is not None and self._writes:
-                self._known_requests[request_id] = request
+                self._read_requests[request_id] = request
         return request
 
-    def requests_of_key(self, key: str) -> list[Request]:
-        rows = self._select(
-            self._statements.requests_of_key, of_key=codec.storable(key)
-        )
-        return self._requests(rows)
+    def requests_named(self, request_id: str, key: str) -> list[Request]:
+        self._send_written()
+        names = _names(request_id, key)
+        return self._requests(self._select(self._statements.requests_named, **names))
 
     def queued(self, host: str) -> list[Request]:
         def load(ids: list[str]) -> dict[str, Request]:
@@ -155,17 +173,13 @@ class SQLRows(SQLTransaction):
                 rows = self._select_each(self._statements.request, ids)
             return {request.id: request for request in self._requests(rows)}
 
+        self._send_written()
         traits = self._fetch(self._statements.queued_traits, of_host=host)
         return self._opened.queued.decoded(host, traits, load)
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None:
-        row = codec.request_to_row(request)
-        self._known_requests.pop(request.id, None)
-        self._forget_expected(self._statements.request, request.id)
-        if is_new:
-            self._execute(self._statements.insert_request, **row)
-        else:
-            self._execute(self._statements.update_request, **row, key=request.id)
+        self._written.requests[request.id] = codec.as_stored(request)
+        self._written.note(request.id, is_new=is_new)
 
     def hosts(self) -> list[HostIdentity]:
         return [
@@ -173,6 +187,7 @@ class SQLRows(SQLTransaction):
         ]
 
     def keep_host(self, host: HostIdentity, *, is_new: bool = False) -> None:
+        self._written.is_partly_known = True
         row = codec.host_to_row(host)
         if is_new:
             self._execute(self._statements.insert_host, **row)
@@ -181,6 +196,7 @@ class SQLRows(SQLTransaction):
             self._execute(self._statements.update_host, **row, **key)
 
     def remove_host(self, host_id: str) -> None:
+        self._written.is_partly_known = True
         self._execute(self._statements.delete_host, key=host_id)
 
     def device_faults(self, host: str) -> list[DeviceFault]:
@@ -196,28 +212,28 @@ class SQLRows(SQLTransaction):
         self._execute(self._statements.delete_device_faults, **key)
 
     def accounts(self) -> list[Account]:
+        self._send_written()
         return [
             codec.account_from_row(row)
             for row in self._select(self._statements.accounts)
         ]
 
     def account(self, user: str, queue: str) -> Account | None:
-        rows = self._select(
-            self._statements.account, of_user=codec.storable(user), of_queue=queue
-        )
-        return next((codec.account_from_row(row) for row in rows), None)
+        key = (codec.storable(user), queue)
+        account = self._written.accounts.get(key)
+        if account is None and self.known is not None:
+            account = self.known.accounts.get(key)
+        if account is None:
+            names = {"of_user": key[0], "of_queue": queue}
+            rows = self._select(self._statements.account, **names)
+            account = next(map(codec.account_from_row, rows), None)
+        return account
 
     def keep_account(self, account: Account, *, is_new: bool = False) -> None:
-        row = codec.account_to_row(account)
-        if is_new:
-            self._execute(self._statements.insert_account, **row)
-        else:
-            self._execute(
-                self._statements.update_account,
-                **row,
-                of_user=row["user"],
-                of_queue=row["queue"],
-            )
+        stored = replace(account, user=codec.storable(account.user))
+        key = (stored.user, stored.queue)
+        self._written.accounts[key] = stored
+        self._written.note(key, is_new=is_new)
 
     def reservation(self, reservation_id: str) -> Reservation | None:
         rows = self._select(self._statements.reservation, key=reservation_id)
@@ -228,11 +244,13 @@ class SQLRows(SQLTransaction):
         return self._reservations(rows)
 
     def add_reservation(self, reservation: Reservation) -> None:
+        self._written.is_partly_known = True
         self._execute(
             self._statements.insert_reservation, **codec.reservation_to_row(reservation)
         )
 
     def remove_reservation(self, reservation_id: str) -> None:
+        self._written.is_partly_known = True
         self._execute(self._statements.delete_reservation, key=reservation_id)
 
     def meters(self, host: str) -> list[MeterState]:
@@ -319,11 +337,64 @@ class SQLRows(SQLTransaction):
         self._execute(self._statements.delete_spans, of_host=host, **times)
 
     def append(self, event: Event) -> None:
-        self._execute(self._statements.insert_event, **codec.event_to_row(event))
+        self._written.events.append(event)
 
     def events(self, after: int, limit: int) -> list[Event]:
+        self._send_written()
         rows = self._select(self._statements.events, after=after, at_most=limit)
         return self._reader.readable("event", rows, codec.event_from_row)
+
+    # -- sending what was written ------------------------------------------------------
+
+    def _send_written(self) -> None:
+        """Send what was written, each row once, as it was written last."""
+        written = self._written
+        for key in written.unsent:
+            is_new = key in written.new
+            if key in written.accounts:
+                self._send_account(written.accounts[key], is_new=is_new)
+            elif key in written.requests:
+                self._send_request(written.requests[key], is_new=is_new)
+            else:
+                self._send_lease(written.leases[key], is_new=is_new)
+        written.unsent.clear()
+        written.new.clear()
+        while written.events:
+            self._send_events(written.events[:_FEW])
+            del written.events[:_FEW]
+
+    def _send_lease(self, lease: Lease, *, is_new: bool) -> None:
+        row = codec.lease_to_row(lease)
+        self._forget_expected(self._statements.lease, lease.id)
+        if is_new:
+            self._execute(self._statements.insert_lease, **row)
+        else:
+            self._execute(self._statements.update_lease, **row, key=lease.token)
+
+    def _send_request(self, request: Request, *, is_new: bool) -> None:
+        row = codec.request_to_row(request)
+        self._forget_expected(self._statements.request, request.id)
+        if is_new:
+            self._execute(self._statements.insert_request, **row)
+        else:
+            self._execute(self._statements.update_request, **row, key=request.id)
+
+    def _send_account(self, account: Account, *, is_new: bool) -> None:
+        row = codec.account_to_row(account)
+        if is_new:
+            self._execute(self._statements.insert_account, **row)
+        else:
+            key = {"of_user": row["user"], "of_queue": row["queue"]}
+            self._execute(self._statements.update_account, **row, **key)
+
+    def _send_events(self, events: Sequence[Event]) -> None:
+        rows = enumerate(map(codec.event_to_row, events))
+        values = {
+            f"{name}_{number}": value
+            for number, row in rows
+            for name, value in row.items()
+        }
+        self._execute(self._statements.insert_events(len(events)), **values)
 
     def _requests(self, rows: Iterable[Mapping[str, Any]]) -> list[Request]:
         return self._reader.readable("request", rows, codec.request_from_row)
@@ -331,3 +402,8 @@ class SQLRows(SQLTransaction):
     def _reservations(self, rows: Iterable[Mapping[str, Any]]) -> list[Reservation]:
         read = codec.reservation_from_row
         return self._reader.readable("reservation", rows, read)
+
+
+def _names(request_id: str, key: str) -> dict[str, str | None]:
+    """The parameters that name a request; of no key is nobody's."""
+    return {"key": request_id, "of_key": codec.storable(key) or None}
