@@ -36,7 +36,7 @@ class Rows(Protocol):
         due_at: float | None = None,
         leases: Iterable[str] = (),
         requests: Iterable[str] = (),
-        named: tuple[str, str] | None = None,
+        named: Iterable[tuple[str, str]] = (),
     ) -> None:
         """Say what will be read in a moment, so that a server need be waited for once.
 
@@ -44,7 +44,7 @@ class Rows(Protocol):
             due_at: a time for which `due`, or in a reading transaction `is_any_due`,
                 will be called.
             leases, requests: ids of those that will be looked up.
-            named: what `requests_named` will be called with.
+            named: what `requests_named` will be called with, each time.
         """
 
     def next_token(self) -> int:

@@ -59,13 +59,13 @@ class Transactions(Ledger):
         *,
         leases: Iterable[str] = (),
         requests: Iterable[str] = (),
-        named: tuple[str, str] | None = None,
+        named: Iterable[tuple[str, str]] = (),
     ) -> Iterator[Rows]:
         """A writing transaction, likewise.
 
         Args:
             leases, requests: ids of those that will be looked up.
-            named: id and idempotency key of a request that will be looked up.
+            named: ids and idempotency keys of requests that will be looked up.
         """
         with self._writing() as rows:
             rows.expect(due_at=now, leases=leases, requests=requests, named=named)

@@ -14,10 +14,12 @@ from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.model.usage_history import Account
-from jupyter_aistack.ledger.base import LedgerState
 from jupyter_aistack.ledger.lease_end import due_at
+from jupyter_aistack.ledger.state import LedgerState
 
 AccountKey = tuple[str, str]
+RowKey = str | AccountKey
+"""What a row is found by: the id of a lease or a request, or whose account it is."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,12 @@ class Written:
     leases: dict[str, Lease] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)
     accounts: dict[AccountKey, Account] = field(default_factory=dict)
-    new: set[str | AccountKey] = field(default_factory=set)
-    unsent: dict[str | AccountKey, None] = field(default_factory=dict)
+    new: set[RowKey] = field(default_factory=set)
+    unsent: dict[RowKey, None] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     is_partly_known: bool = False
 
-    def note(self, key: str | AccountKey, *, is_new: bool) -> None:
+    def note(self, key: RowKey, *, is_new: bool) -> None:
         """A row of that key is to be sent."""
         self.unsent[key] = None
         if is_new:

@@ -14,26 +14,25 @@ import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
-from jupyter_aistack.ledger.base import LedgerState
 from jupyter_aistack.ledger.rows import Rows
+from jupyter_aistack.ledger.state import LedgerState
 from jupyter_aistack.ledger.transactional import TransactionalLedger
 from jupyter_aistack.ledger.transactions import REFUSALS, within
 
 from . import database, schema
 from .explained import explained
 from .fork_gate import ForkGate
+from .known import KnownState
 from .presence import FilePresence, Presence, SessionPresence
 from .rows import SQLRows
 from .salvage import RowReader
 from .statements import statements_for
-from .known import KnownState
 from .transaction import OpenDatabase
 from .url import identity, is_sqlite, parse_url, without_secrets
 
@@ -95,6 +94,11 @@ class SQLLedger(TransactionalLedger):
                 rows.remember(host, state, next_due, now)
                 return state
         return super().read(host, now)
+
+    def recall(self, host: str, now: float) -> LedgerState:
+        known = self._open().known
+        state = None if known is None else known.state(host, now)
+        return self.read(host, now) if state is None else state
 
     def lease(self, lease_id: str, now: float) -> Lease:
         known = self._known()
@@ -187,7 +191,9 @@ class SQLLedger(TransactionalLedger):
             explained(self._url),
             self._turn_for(writes=writes, is_watching=is_watching) as has_turn,
             _gate,
-            opened.writer.lent() if has_turn else database.pooled(opened.engine) as lent,
+            opened.writer.lent()
+            if has_turn
+            else database.pooled(opened.engine) as lent,
             database.transaction(lent, writes=writes, sqlite=is_file),
         ):
             rows = SQLRows(lent, opened, is_sqlite=is_file)

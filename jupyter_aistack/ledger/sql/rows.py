@@ -9,12 +9,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from jupyter_aistack.core.accounting.charges import (
-    CellInterval,
-    Key,
-    MeterState,
-    UsageRecord,
-)
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity
@@ -25,13 +19,14 @@ from jupyter_aistack.core.model.usage_history import Account
 from jupyter_aistack.ledger.rows import is_id
 
 from . import codec
-from .transaction import OpenDatabase, SQLTransaction
+from .transaction import OpenDatabase
+from .usage_rows import UsageRows
 
 _FEW = 64
 """So many rows are read one by one; more, with all the others."""
 
 
-class SQLRows(SQLTransaction):
+class SQLRows(UsageRows):
     """The tables, as one transaction sees them."""
 
     def __init__(
@@ -62,12 +57,12 @@ class SQLRows(SQLTransaction):
         due_at: float | None = None,
         leases: Iterable[str] = (),
         requests: Iterable[str] = (),
-        named: tuple[str, str] | None = None,
+        named: Iterable[tuple[str, str]] = (),
     ) -> None:
         for request_id in filter(is_id, requests):
             self._expect(self._statements.request, key=request_id)
-        if named is not None:
-            self._expect(self._statements.requests_named, **_names(*named))
+        for request_id, key in named:
+            self._expect(self._statements.requests_named, **_names(request_id, key))
         # Whatever is known need not be asked for; if it is not so any more, a server is
         # waited for once more.
         if self._opened.known is not None:
@@ -253,89 +248,6 @@ class SQLRows(SQLTransaction):
         self._written.is_partly_known = True
         self._execute(self._statements.delete_reservation, key=reservation_id)
 
-    def meters(self, host: str) -> list[MeterState]:
-        return [
-            codec.meter_from_row(row)
-            for row in self._select(self._statements.meters, of_host=host)
-        ]
-
-    def keep_meter(self, meter: MeterState, *, is_new: bool = False) -> None:
-        row = codec.meter_to_row(meter)
-        if is_new:
-            self._execute(self._statements.insert_meter, **row)
-        else:
-            self._execute(
-                self._statements.update_meter,
-                **row,
-                of_host=meter.host,
-                of_device=meter.device_id,
-            )
-
-    def charge(self, key: Key) -> UsageRecord | None:
-        rows = self._select(self._statements.charge, **codec.key_of_charge(key))
-        return next((self._reader.charge(row) for row in rows), None)
-
-    def charges(
-        self,
-        since: int,
-        until: int,
-        *,
-        user: str | None,
-        label: str | None,
-        owner: str | None,
-    ) -> list[UsageRecord]:
-        questions = {"user": user, "label": label, "owner": owner}
-        asked = {
-            name: codec.storable(value)
-            for name, value in questions.items()
-            if value is not None
-        }
-        statement = self._statements.charges[tuple(asked)]
-        values = {f"of_{name}": value for name, value in asked.items()}
-        return [
-            self._reader.charge(row)
-            for row in self._select(statement, since=since, until=until, **values)
-        ]
-
-    def old_cells(self, before: int, limit: int) -> list[UsageRecord]:
-        rows = self._select(self._statements.old_cells, before=before, at_most=limit)
-        return [self._reader.charge(row) for row in rows]
-
-    def keep_charge(self, charge: UsageRecord, *, is_new: bool = False) -> None:
-        row = codec.charge_to_row(charge)
-        if is_new:
-            self._execute(self._statements.insert_charge, **row)
-        else:
-            self._execute(
-                self._statements.update_charge, **row, **codec.key_of_charge(charge.key)
-            )
-
-    def remove_charge(self, key: Key) -> None:
-        self._execute(self._statements.delete_charge, **codec.key_of_charge(key))
-
-    def span(self, span: CellInterval) -> CellInterval | None:
-        rows = self._select(self._statements.span, **codec.key_of_span(span))
-        return next((codec.span_from_row(row) for row in rows), None)
-
-    def keep_span(self, span: CellInterval, *, is_new: bool = False) -> None:
-        row = codec.span_to_row(span)
-        if is_new:
-            self._execute(self._statements.insert_span, **row)
-        else:
-            self._execute(
-                self._statements.update_span, **row, **codec.key_of_span(span)
-            )
-
-    def spans(self, host: str, since: float) -> list[CellInterval]:
-        return [
-            codec.span_from_row(row)
-            for row in self._select(self._statements.spans, of_host=host, since=since)
-        ]
-
-    def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:
-        times = {"ended_before": ended_before, "begun_before": begun_before}
-        self._execute(self._statements.delete_spans, of_host=host, **times)
-
     def append(self, event: Event) -> None:
         self._written.events.append(event)
 
@@ -355,7 +267,7 @@ class SQLRows(SQLTransaction):
                 self._send_account(written.accounts[key], is_new=is_new)
             elif key in written.requests:
                 self._send_request(written.requests[key], is_new=is_new)
-            else:
+            elif key in written.leases:
                 self._send_lease(written.leases[key], is_new=is_new)
         written.unsent.clear()
         written.new.clear()

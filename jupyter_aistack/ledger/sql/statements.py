@@ -282,7 +282,7 @@ class Statements:
         known = self._insert_events.get(count)
         if known is None:
             names = [column.name for column in _E if column is not _E.sequence]
-            rows = [
+            rows: list[dict[str, Any]] = [
                 {name: sa.bindparam(f"{name}_{number}") for name in names}
                 for number in range(count)
             ]

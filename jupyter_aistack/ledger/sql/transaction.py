@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LedgerUnavailable
-from jupyter_aistack.ledger.base import LedgerState
+from jupyter_aistack.ledger.state import LedgerState
 
 from . import schema
 from .cache import DecodeCache
@@ -202,7 +202,9 @@ class SQLTransaction:
             return None
         return known.after(self._written, counters, stamp)
 
-    def remember(self, host: str, state: LedgerState, next_due: float, at: float) -> None:
+    def remember(
+        self, host: str, state: LedgerState, next_due: float, at: float
+    ) -> None:
         """Keep a host's state that this transaction has read at the time `at`, if it can
         be told how long it is so.
         """

@@ -1,0 +1,89 @@
+"""The requests of a ledger: submitted, withdrawn, put in another name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.request import Holder, Request, RequestState
+
+from .apply_plan import set_request_state
+from .rows import Rows, find_request
+from .transactions import Transactions
+
+
+class RequestTransactions(Transactions):
+    """The part of the port that requests are written down with."""
+
+    def submit(self, request: Request) -> Request:
+        named = [(request.id, request.idempotency_key)]
+        with self._changing(request.submitted_at, named=named) as rows:
+            return submit_request(rows, request)
+
+    def cancel(self, request_id: str, now: float, reason: str = "") -> Request:
+        with self._changing(now, requests=[request_id]) as rows:
+            request = find_request(rows, request_id)
+            if request.state is not RequestState.QUEUED:
+                return request
+            cancelled = replace(request, state=RequestState.CANCELLED, reason=reason)
+            set_request_state(rows, cancelled, EventKind.REQUEST_CANCELLED, now)
+            return cancelled
+
+    def rebind(self, request_id: str, now: float, holder: Holder) -> Request:
+        with self._changing(now, requests=[request_id]) as rows:
+            request = find_request(rows, request_id)
+            if request.state is not RequestState.QUEUED or request.holder == holder:
+                return request
+            rebound = replace(request, holder=holder)
+            rows.keep_request(rebound)
+            # Plans that would grant it by its old holder must be made anew.
+            rows.version += 1
+            return rebound
+
+    def request_of_key(self, user: str, key: str) -> Request | None:
+        with self._reading() as rows:
+            return _request_of_key(rows, user, key)
+
+    def request(self, request_id: str) -> Request:
+        with self._reading() as rows:
+            return find_request(rows, request_id)
+
+
+def _request_of_key(rows: Rows, user: str, key: str) -> Request | None:
+    """The user's request of a key; what was taken back may be asked for again."""
+    named = rows.requests_named("", key) if key else []
+    return next((each for each in named if _is_kept(each, user)), None)
+
+
+def submit_request(rows: Rows, request: Request) -> Request:
+    """Write a request down, or find what it was written down as before."""
+    # A caller that got no answer sends the same request again.
+    known = _known_request(rows, request)
+    if known is not None:
+        return known
+    written = replace(request, state=RequestState.QUEUED, lease_id="")
+    rows.keep_request(written, is_new=True)
+    rows.version += 1
+    rows.append(
+        Event(
+            kind=EventKind.REQUEST_QUEUED,
+            at=request.submitted_at,
+            request_id=request.id,
+        )
+    )
+    return written
+
+
+def _known_request(rows: Rows, request: Request) -> Request | None:
+    """The request of the same id, or of the same user and key."""
+    named = rows.requests_named(request.id, request.idempotency_key)
+    for known in named:
+        if known.id == request.id:
+            return known
+    user = request.holder.user
+    return next((each for each in named if _is_kept(each, user)), None)
+
+
+def _is_kept(request: Request, user: str) -> bool:
+    """Whether a request is a user's and has not been taken back."""
+    return request.holder.user == user and request.state is not RequestState.CANCELLED
