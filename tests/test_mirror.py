@@ -33,8 +33,9 @@ DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 
 DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_demo.py": {"cli.demo_server"},
+    "config/test_settings.py": {"config", "config.files", "config.loading"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
-    "ledger/test_host_transactions.py": {"core.model.host"},
+    "ledger/test_host_transactions.py": {"core.model.host", "ledger.host_base"},
     "system/test_processes.py": {"core.model.process"},
     "test_exported_members.py": {"", "_version"},
     "broker/api/test_reports.py": {
@@ -92,6 +93,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "cli.leases",
         "cli.output",
         "cli.queues",
+        "cli.status",
     },
     "client/offload/test_offload.py": {
         "client.offload.cuda",
@@ -168,6 +170,17 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.server_link",
         "kernel.settings",
         "kernel.standalone",
+    },
+    "hostbroker/test_daemon.py": {
+        "cli.broker",
+        "hostbroker.callers",
+        "hostbroker.calls",
+        "hostbroker.ledger_place",
+        "hostbroker.maintenance",
+        "hostbroker.policy_reload",
+        "hostbroker.session",
+        "hostbroker.settings",
+        "system.service_manager",
     },
     "kernel/test_environment.py": {
         "core.enforcement.device_visibility",
@@ -250,7 +263,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.version",
     },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
-    "server/rest/test_openapi.py": {"server.json_body"},
+    "server/rest/test_openapi.py": {"core.wire.json_body", "server.rest.base"},
     "server/suspend/test_executor.py": {
         "server.suspend",
         "server.suspend.driver_checkpoint",
@@ -281,7 +294,7 @@ DRIVERS = {
     for module in modules
 }
 
-ELSEWHERE = {"benchmarks", "browser", "fakes", "flows", "packaging"}
+ELSEWHERE = {"benchmarks", "browser", "fakes", "flows", "hub", "packaging"}
 """Folders of tests that mirror no room."""
 
 

@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "compute/training/context.py": FRAMEWORK,
     "compute/training/rank.py": FRAMEWORK | {"nccl"},
     # Helps of traits say what the providers are for.
-    "config.py": ENFORCEMENT | {"amd", "nvidia"},
+    "config/settings.py": ENFORCEMENT | {"amd", "nvidia"},
     "core/accounting/measurement.py": ENFORCEMENT,
     "core/accounting/mps_service.py": ENFORCEMENT,
     "core/enforcement/faults.py": ENFORCEMENT,

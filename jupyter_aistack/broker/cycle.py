@@ -253,6 +253,8 @@ class SchedulingCycle:
             unvouched=verdicts.unvouched,
             suspend=self._suspend_support.policy_in_force(),
             host_bytes=self._suspend_support.capacity_bytes(state.leases),
+            elsewhere=state.elsewhere,
+            queued_elsewhere=state.queued_elsewhere,
         )
 
     def _unprepare_ended(self, prepared: Iterable[Lease], live: set[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Fault, Inventory
 from jupyter_aistack.core.model.device_health import DeviceFault
-from jupyter_aistack.core.model.host import HostIdentity
+from jupyter_aistack.core.model.host import HostIdentity, HostReport, reported
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import Policy
 from jupyter_aistack.core.model.request import Holder, Request
@@ -34,6 +34,9 @@ class HostState:
         clock: seconds since the epoch.
         ttl_seconds: how long a lease lives without renewal.
         identity: the host.
+
+    Attributes:
+        other_hosts: how many hosts share the ledger beside this host.
     """
 
     def __init__(
@@ -52,8 +55,17 @@ class HostState:
         self.host = identity.id
         self.clock = clock
         self.ttl_seconds = ttl_seconds
+        self.other_hosts = 0
+        self._last_report: HostReport | None = None
         self._is_registered = False
         self._before: frozenset[str] = frozenset()
+
+    def set_policy(self, policy: Policy) -> None:
+        """Share slices out by another policy from the next cycle on; leases that were
+        granted stay.
+        """
+        self.policy = policy
+        self.ledger.half_life_seconds = policy.half_life_seconds
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -147,6 +159,24 @@ class HostState:
         """
         with contextlib.suppress(LedgerError):
             self.ledger.hold_presence(identity_of(os.getpid()))
+
+    def report(self) -> None:
+        """Tell those who share the ledger that this host is there, and what it grants.
+        What fails is tried again in the next turn.
+        """
+        report = HostReport(
+            host=self.host,
+            host_name=self.identity.name,
+            devices=tuple(map(reported, self.inventory().devices)),
+            allowance=self.devices.allowance,
+            seen_at=self.now(),
+        )
+        if not report.is_due_after(self._last_report):
+            return
+        with contextlib.suppress(LedgerError):
+            others = self.ledger.report_host(report)
+            self.other_hosts = len({other.host for other in others})
+            self._last_report = report
 
     def _register(self) -> None:
         """Write down what this host is called, and end what it left when it was started

@@ -82,6 +82,7 @@ class Maintenance:
         self._faults.check(leases, lambda: self._processes.pids(leases))
 
         events = self._cycle.run()
+        self._host_state.report()
         if self.mig.serve(self._cycle.snapshot):
             # Granted at once: another request might have the instances destroyed again.
             events = (*events, *self._cycle.run())

@@ -74,6 +74,12 @@ class Client:
         """Devices, queues and problems of the host."""
         return self.call("host")
 
+    def hosts(self) -> JSON:
+        """All hosts that share the ledger: what each grants, who holds it and who waits
+        there, and when it was last heard of.
+        """
+        return self.call("hosts")
+
     def leases(self, *, ended: bool = False) -> list[JSON]:
         """The host's live leases, or with ``ended=True`` all that are remembered."""
         leases: list[JSON] = self.call("leases", all=ended)["leases"]

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import select
 import socket
 import threading
-import time
 from collections.abc import Callable
 
-from jupyter_aistack.system.processes import is_alive
+from jupyter_aistack.system.process_exit import ProcessExit
 
 from .kernel_leases import KernelLeases
 
 WAITING_SECONDS = 1.0
 ALONE_SECONDS = 5.0
-POLL_SECONDS = 0.5
-"""Between two looks at the process, on systems that cannot wait for its end."""
 
 
 class LeaseMonitor:
@@ -97,8 +92,8 @@ class LeaseMonitor:
     def _watch(self) -> None:
         self._quietly(lambda: self._leases.bind(self._pid))
         self._is_bound.set()
-        with _Exit(self._pid) as ended:
-            while not ended.within(self._pause(), self._ear):
+        with ProcessExit(self._pid) as ended:
+            while not ended.wait(self._pause(), unless=self._ear):
                 if self._is_stopped:
                     return
                 self._quietly(self._refresh)
@@ -128,43 +123,3 @@ class LeaseMonitor:
             step()
         except Exception as error:
             self._log.warning("leases of a kernel could not be looked after: %s", error)
-
-
-class _Exit:
-    """The end of a process, to be waited for."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        try:
-            self._file: int | None = os.pidfd_open(pid)
-        except (AttributeError, OSError):  # not Linux, or ended already
-            self._file = None
-
-    def __enter__(self) -> _Exit:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._file is not None:
-            os.close(self._file)
-
-    def within(self, seconds: float | None, bell: socket.socket) -> bool:
-        """Wait for `seconds` (None: for ever), or until the bell rings; whether the
-        process has ended.
-        """
-        if self._file is not None:
-            ready = _readable([self._file, bell.fileno()], seconds)
-            return self._file in ready
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while is_alive(self._pid, None):
-            if _readable([bell.fileno()], POLL_SECONDS) or (
-                deadline is not None and time.monotonic() >= deadline
-            ):
-                return False
-        return True
-
-
-def _readable(files: list[int], seconds: float | None) -> list[int]:
-    poll = select.poll()
-    for file in files:
-        poll.register(file, select.POLLIN)
-    return [file for file, _ in poll.poll(None if seconds is None else seconds * 1000)]

@@ -28,7 +28,6 @@ from jupyter_aistack.core.model.condition import Condition, ConditionUpdate
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
@@ -37,10 +36,11 @@ from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
 
 from .changes import Change, Written
+from .host_base import HostLedger
 from .state import LedgerState
 
 
-class Ledger(ABC):
+class Ledger(HostLedger, ABC):
     """Where leases are written down. Safe to use from several threads and, but for
     memory, processes.
 
@@ -315,28 +315,12 @@ class Ledger(ABC):
         """Leases, newest first; the live leases, or with ``live=False`` all of them."""
 
     @abstractmethod
+    def waiting(self) -> tuple[Request, ...]:
+        """The queued requests of all hosts, in the order they came."""
+
+    @abstractmethod
     def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """Events with a sequence above `after`, in order."""
-
-    # -- hosts -------------------------------------------------------------------------
-
-    @abstractmethod
-    def register_host(self, host: HostIdentity, now: float) -> tuple[str, ...]:
-        """Write down what a machine is called. Registering twice is registering once.
-
-        What was written under its name alone, by versions that knew no better, becomes
-        its own.
-
-        Returns:
-            Ids of machines that it may have been before it was started again.
-        """
-
-    @abstractmethod
-    def succeed_host(self, before: str, host: HostIdentity, now: float) -> None:
-        """A machine has been started again, and all processes of its run `before` are
-        gone: its leases end as abandoned, its requests are withdrawn, its reservations
-        are the new run's.
-        """
 
     # -- devices -----------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from jupyter_aistack.core.model.events import Event
-from jupyter_aistack.core.model.lease import Lease, LeaseTransition, advance
+from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.usage_history import Account, charged
 from jupyter_aistack.exceptions import AIStackError, LedgerConflict
@@ -85,8 +85,8 @@ def _charge(
     now: float,
     half_life_seconds: float,
 ) -> None:
-    ended = advance(lease, LeaseTransition.FINISH, now)
-    user = ended.holder.user
-    queue = ended.queue
+    ended = replace(lease, state=LeaseState.ENDED, ended_at=now)
+    user = lease.holder.user
+    queue = lease.queue
     account = accounts.get((user, queue)) or Account(user=user, queue=queue)
     accounts[user, queue] = charged(account, ended, half_life_seconds)

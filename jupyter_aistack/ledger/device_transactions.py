@@ -16,7 +16,7 @@ from jupyter_aistack.core.model.lease import Lease
 from .rows import Rows, keep_conditions, lease_event
 from .transactions import LARGEST, Transactions
 
-_TOLD = ConditionKind.DEVICE_FAULT
+_TOLD = ConditionKind.DEVICE_UNHEALTHY
 
 
 class DeviceTransactions(Transactions):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from jupyter_aistack.core.accounting.charges import (
 )
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event
-from jupyter_aistack.core.model.host import HostIdentity
+from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Request, RequestState
@@ -70,6 +71,7 @@ class _MemoryRows:
         self._requests: dict[str, Request] = {}
         self._queued: dict[str, Request] = {}
         self._hosts: dict[tuple[str, str], HostIdentity] = {}
+        self._host_reports: dict[tuple[str, str], HostReport] = {}
         self._device_faults: list[DeviceFault] = []
         self._ids_of_key: dict[str, list[str]] = {}
         self._accounts: dict[tuple[str, str], Account] = {}
@@ -103,6 +105,12 @@ class _MemoryRows:
             if host in (None, lease.holder.host)
         ][:limit]
 
+    def live_by_host(self) -> dict[str, list[Lease]]:
+        live: defaultdict[str, list[Lease]] = defaultdict(list)
+        for lease in reversed(self._live.values()):
+            live[lease.holder.host].append(lease)
+        return live
+
     def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None:
         self._leases[lease.id] = lease
         if lease.is_live:
@@ -121,6 +129,14 @@ class _MemoryRows:
         return [
             request for request in self._queued.values() if request.holder.host == host
         ]
+
+    def queued_beside(self, host: str) -> tuple[list[Request], Mapping[str, int]]:
+        queued = self._queued.values()
+        others = (each.holder for each in queued if each.holder.host != host)
+        return self.queued(host), Counter(holder.user for holder in others)
+
+    def all_queued(self) -> list[Request]:
+        return list(self._queued.values())
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None:
         self._requests[request.id] = request
@@ -141,6 +157,16 @@ class _MemoryRows:
     def remove_host(self, host_id: str) -> None:
         kept = self._hosts.items()
         self._hosts = {key: host for key, host in kept if host.id != host_id}
+
+    def host_reports(self) -> list[HostReport]:
+        return list(self._host_reports.values())
+
+    def keep_host_report(self, report: HostReport, *, is_new: bool = False) -> None:
+        self._host_reports[report.host, report.allowance] = report
+
+    def remove_host_reports(self, host: str) -> None:
+        kept = self._host_reports.items()
+        self._host_reports = {key: each for key, each in kept if each.host != host}
 
     def device_faults(self, host: str) -> list[DeviceFault]:
         return [fault for fault in self._device_faults if fault.host == host]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.request import Holder, Request, RequestState
@@ -47,6 +48,10 @@ class RequestTransactions(Transactions):
     def request(self, request_id: str) -> Request:
         with self._reading() as rows:
             return find_request(rows, request_id)
+
+    def waiting(self) -> tuple[Request, ...]:
+        with self._reading() as rows:
+            return tuple(sorted(rows.all_queued(), key=attrgetter("arrival")))
 
 
 def _request_of_key(rows: Rows, user: str, key: str) -> Request | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from jupyter_aistack.core.accounting.charges import (
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.host import HostIdentity
+from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -61,6 +61,9 @@ class Rows(Protocol):
     def leases(self, *, host: str | None, live: bool, limit: int) -> list[Lease]:
         """Leases of `host` (None is all), the highest token first."""
 
+    def live_by_host(self) -> dict[str, list[Lease]]:
+        """The live leases of each host that has any, the highest token first."""
+
     def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None: ...
 
     def request(self, request_id: str) -> Request | None: ...
@@ -72,6 +75,14 @@ class Rows(Protocol):
 
     def queued(self, host: str) -> list[Request]: ...
 
+    def queued_beside(self, host: str) -> tuple[list[Request], Mapping[str, int]]:
+        """The queued requests of a host, and how many those of each user are on all
+        other hosts.
+        """
+
+    def all_queued(self) -> list[Request]:
+        """The queued requests of all hosts."""
+
     def keep_request(self, request: Request, *, is_new: bool = False) -> None: ...
 
     def hosts(self) -> list[HostIdentity]: ...
@@ -81,6 +92,13 @@ class Rows(Protocol):
 
     def remove_host(self, host_id: str) -> None:
         """Forget a machine, under all its names."""
+
+    def host_reports(self) -> list[HostReport]: ...
+
+    def keep_host_report(self, report: HostReport, *, is_new: bool = False) -> None:
+        """Write a report down in place of the last of its host and allowance."""
+
+    def remove_host_reports(self, host: str) -> None: ...
 
     def device_faults(self, host: str) -> list[DeviceFault]: ...
 

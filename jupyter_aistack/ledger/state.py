@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
@@ -23,6 +24,8 @@ class LedgerState:
         accounts: what the ended leases of all users have used, on all hosts.
         reservations: those of the host that are running or have a window to come, the
             first to start first.
+        elsewhere: the live leases of all other hosts.
+        queued_elsewhere: how many requests of each user wait on other hosts.
     """
 
     version: int
@@ -30,3 +33,5 @@ class LedgerState:
     requests: tuple[Request, ...]
     accounts: tuple[Account, ...] = ()
     reservations: tuple[Reservation, ...] = ()
+    elsewhere: tuple[Lease, ...] = ()
+    queued_elsewhere: Mapping[str, int] = field(default_factory=dict)

@@ -6,6 +6,7 @@ begins and ends, and how rows are read and written (`Rows`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from operator import attrgetter
@@ -35,7 +36,7 @@ from .rows import (
     live_lease,
 )
 from .state import LedgerState
-from .transactions import LARGEST, within
+from .transactions import within
 from .usage_transactions import UsageTransactions
 
 STEP_FIELDS = frozenset({"holder", "enforced_by", "verified"})
@@ -53,8 +54,10 @@ class TransactionalLedger(
 
     def read(self, host: str, now: float) -> LedgerState:
         with self._seeing(now) as rows:
-            leases = rows.leases(host=host, live=True, limit=LARGEST)
-            requests = sorted(rows.queued(host), key=attrgetter("arrival"))
+            live = rows.live_by_host()
+            leases = live.pop(host, [])
+            queued, queued_elsewhere = rows.queued_beside(host)
+            requests = sorted(queued, key=attrgetter("arrival"))
             accounts = sorted(rows.accounts(), key=attrgetter("user", "queue"))
             reservations = sorted(
                 rows.reservations(host, now), key=attrgetter("starts_at", "id")
@@ -65,6 +68,8 @@ class TransactionalLedger(
                 requests=tuple(requests),
                 accounts=tuple(accounts),
                 reservations=tuple(reservations),
+                elsewhere=tuple(itertools.chain.from_iterable(live.values())),
+                queued_elsewhere=queued_elsewhere,
             )
 
     def step(

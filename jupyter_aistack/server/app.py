@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.extension.application import ExtensionApp
 
 from jupyter_aistack.server.maintenance.loop import MaintenanceLoop
+from jupyter_aistack.server.maintenance.server_activity import ServerActivity
 from jupyter_aistack.server.realtime.event_bus import EventBus
 from jupyter_aistack.server.realtime.sampler import Sampler, snapshot
 from jupyter_aistack.server.realtime.websocket import UpdatesWebSocket
@@ -110,7 +111,10 @@ class AIStackExtension(ExtensionApp):
             self._bus,
             self._sampler,
             cycle_seconds=lambda: self._stack.cycle_seconds,
-            then=self._suspend.poll,
+            then=(
+                self._suspend.poll,
+                ServerActivity(self.context, self._kernels, serverapp).note,
+            ),
         )
         task = asyncio.create_task(maintenance.run(), name="aistack-maintenance")
         self._tasks = (task,)

@@ -99,6 +99,15 @@ class KernelRegistry:
         self._was_busy = set()
         return frozenset(managers) & (busy | was_busy)
 
+    def busy(self) -> frozenset[str]:
+        """Kernels in which a cell runs now."""
+        managers = self.observe()
+        return frozenset(
+            kernel_id
+            for kernel_id, manager in managers.items()
+            if _state(manager) == "busy"
+        )
+
     def observe(self) -> dict[str, Any]:
         """Hear of the state of every kernel from now on; the managers by kernel id."""
         managers = {

@@ -226,7 +226,7 @@ SICK = health_condition(
     HealthCode.XID_ERROR, "reported Xid 95; reset it", evidence="energy 900"
 )
 TOLD = (
-    "on a GPU that failed: H100 reported Xid 95; reset it; save what you can, and go on "
+    "on a sick GPU: H100 reported Xid 95; reset it; save what you can, and go on "
     "on another GPU"
 )
 
@@ -283,7 +283,9 @@ def test_a_device_that_does_not_answer_has_not_recovered(
     turn(broker, clock)
     lists.health = UNKNOWN_HEALTH
     lists.broken = (FAULT,)
-    assert turn(broker, clock) == [TOLD] * len(leases)
+    told = turn(broker, clock)
+    assert len(told) == len(leases)
+    assert all(text.startswith(f"{TOLD}; on a GPU that failed: ") for text in told)
     assert len(broker.ledger.device_faults("testbox")) == 1
 
 

@@ -52,6 +52,14 @@ class LiveServer:
                 time.sleep(0.02)
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 @contextmanager
 def live_server(
     folder: Path, *arguments: str, extension: bool = True
@@ -59,9 +67,7 @@ def live_server(
     """A server of its own, in `folder`, ended by SIGTERM (and killed if it does not
     listen to that).
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     extensions = {
         "jupyter_aistack": extension,
         "jupyter_server_terminals": False,

@@ -18,7 +18,7 @@ from jupyter_aistack.ledger.base import Ledger
 
 Wish = Callable[..., Request]
 Granter = Callable[..., Lease]
-TOLD = new_condition(ConditionKind.DEVICE_FAULT, "H100 is sick", 5.0)
+TOLD = new_condition(ConditionKind.DEVICE_UNHEALTHY, "H100 is sick", 5.0)
 DEVICE_KINDS = (
     EventKind.DEVICE_FAULTED,
     EventKind.DEVICE_RECOVERED,
@@ -97,8 +97,9 @@ def test_a_holder_who_knows_of_another_fault_is_told_when_the_device_is_sick(
     update = ConditionUpdate(put=(by_server,))
     ledger.bind(lease.id, lease.token, 2.0, conditions=update)
     ledger.record_device_faults("box", "GPU-1", [fault()], 5.0, TOLD)
-    (condition,) = ledger.lease(lease.id, 6.0).conditions
-    assert condition.message == TOLD.message
+    assert ledger.lease(lease.id, 6.0).conditions == (TOLD, by_server)
+    ledger.clear_device_faults("box", "GPU-1", 7.0, "it is well")
+    assert ledger.lease(lease.id, 8.0).conditions == (by_server,)
 
 
 def test_who_comes_later_is_told_too(

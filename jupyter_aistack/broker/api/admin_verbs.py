@@ -1,4 +1,4 @@
-"""Verbs for administrators: reservations, and MIG instances."""
+"""Verbs of those who run the host: reservations, and MIG instances."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ class AdminVerbs(VerbGroup):
         }
 
     def _reserve(self, payload: Payload, caller: Caller) -> JSON:
-        self._access.check_admin(caller, "reservations are made")
+        queue = text_field(payload, "queue", DEFAULT_QUEUE)
+        self._access.check_queue("reserve", caller, queue)
         counted = {"count": 1, **payload}
         reservation = self._broker.reserve(
             name=text_field(payload, "name")[:MAX_LABEL],
-            queue=text_field(payload, "queue", DEFAULT_QUEUE),
+            queue=queue,
             spec=text_field(payload, "spec"),
             count=integer_field(counted, "count", least=1, most=MAX_COUNT),
             starts_at=moment_field(payload, "starts_at"),
@@ -59,8 +60,11 @@ class AdminVerbs(VerbGroup):
         return reservation_to_dict(reservation, self._broker.clock())
 
     def _unreserve(self, payload: Payload, caller: Caller) -> JSON:
-        self._access.check_admin(caller, "reservations are made")
-        removed = self._broker.unreserve(text_field(payload, "reservation_id"))
+        reservation_id = text_field(payload, "reservation_id")
+        for reservation in self._broker.reservations():
+            if reservation.id == reservation_id:
+                self._access.check_queue("unreserve", caller, reservation.queue)
+        removed = self._broker.unreserve(reservation_id)
         return reservation_to_dict(removed, self._broker.clock())
 
     def _mig_plan(self, payload: Payload, caller: Caller) -> JSON:
@@ -75,7 +79,6 @@ class AdminVerbs(VerbGroup):
         return {"steps": steps, "refused": refused}
 
     def _mig_apply(self, payload: Payload, caller: Caller) -> JSON:
-        self._access.check_admin(caller, "GPUs are cut")
         profiles = _profiles(payload)
         # Planned first: refused profiles can no longer be distinguished once the
         # other instances are made.

@@ -38,15 +38,15 @@ class VerbGroup(ABC):
     def _visibility(self, caller: Caller) -> Visibility:
         return self._access.visibility(caller)
 
-    def _owned(self, payload: Payload, caller: Caller) -> Lease:
-        """The lease under ``lease_id``, which the caller may change.
+    def _owned(self, verb: str, payload: Payload, caller: Caller) -> Lease:
+        """The lease under ``lease_id``, on which the caller may use a verb.
 
         Raises:
             LeaseNotFound: there is none.
             PermissionDenied: it is another user's.
         """
         lease = self._broker.lease(text_field(payload, "lease_id"))
-        self._access.check_owner(lease.holder, caller)
+        self._access.check_owner(verb, lease.holder, lease.queue, caller)
         return lease
 
     def _shown(self, lease: Lease, caller: Caller) -> JSON:

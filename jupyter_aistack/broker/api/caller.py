@@ -7,8 +7,17 @@ from dataclasses import dataclass
 
 from jupyter_aistack.broker.liveness import is_here
 from jupyter_aistack.core.model.request import Holder, HolderKind
+from jupyter_aistack.core.model.roles import (
+    REACHES,
+    Reach,
+    RoleSettings,
+    Standing,
+    entitled,
+)
 from jupyter_aistack.core.wire.visibility import Visibility
 from jupyter_aistack.exceptions import PermissionDenied
+from jupyter_aistack.system.process_users import uid_of
+from jupyter_aistack.system.processes import ancestors
 
 MAX_LABEL = 512
 """Characters of a label, an id or a name that a caller gives."""
@@ -29,6 +38,8 @@ class Caller:
         label: the notebook's path, for people.
         is_admin: may change what belongs to others, whatever the settings say of the
             user.
+        groups: the groups that the transport vouches for; None for the Unix groups of
+            the login.
     """
 
     user: str
@@ -39,6 +50,7 @@ class Caller:
     parent: str = ""
     label: str = ""
     is_admin: bool = False
+    groups: frozenset[str] | None = None
 
     @property
     def kind(self) -> HolderKind:
@@ -76,11 +88,11 @@ class Caller:
 
 
 class Access:
-    """What callers may see and change.
+    """What callers may see and change: the table of `core.model.roles`, for the roles
+    that the settings give them.
 
     Args:
-        admins: logins and ``@group`` names that may change what belongs to others, and
-            reserve.
+        roles: who has which role.
         show_names: whether users see the names of others.
         groups: gives the Unix groups of a login.
     """
@@ -88,51 +100,110 @@ class Access:
     def __init__(
         self,
         *,
-        admins: frozenset[str],
+        roles: RoleSettings,
         show_names: bool,
         groups: Callable[[str], frozenset[str]],
     ) -> None:
-        self._admins = admins
+        self._roles = roles
         self._show_names = show_names
         self._groups = groups
 
     def groups_of(self, caller: Caller) -> frozenset[str]:
-        """The Unix groups of a caller's user."""
+        """The groups of a caller's user."""
+        if caller.groups is not None:
+            return caller.groups
         return self._groups(caller.user)
+
+    def standing(self, caller: Caller) -> Standing:
+        """The roles of a caller."""
+        roles = self._roles
+        if caller.is_admin or self._is_listed(roles.admins, caller):
+            return Standing(is_admin=True)
+        managed = (
+            queue
+            for queue, names in roles.managers.items()
+            if self._is_listed(names, caller)
+        )
+        return Standing(
+            is_operator=self._is_listed(roles.operators, caller),
+            queues=frozenset(managed),
+        )
+
+    def _is_listed(self, names: frozenset[str], caller: Caller) -> bool:
+        """Whether a caller is in a list of logins and ``@group`` names."""
+        if caller.user in names:
+            return True
+        listed_groups = {name[1:] for name in names if name.startswith("@")}
+        # Asked for last: groups may come from a directory server.
+        return bool(listed_groups) and bool(listed_groups & self.groups_of(caller))
 
     def visibility(self, caller: Caller) -> Visibility:
         """What a caller sees of others."""
-        sees_names = self._show_names or self.is_admin(caller)
-        return Visibility(user=caller.user, sees_names=sees_names)
+        if self._show_names:
+            return Visibility(user=caller.user, sees_names=True)
+        standing = self.standing(caller)
+        return Visibility(
+            user=caller.user,
+            sees_names=standing.is_admin or standing.is_operator,
+            queues=standing.queues,
+        )
 
-    def is_admin(self, caller: Caller) -> bool:
-        """Whether a caller may change what belongs to others, and reserve."""
-        if caller.is_admin or caller.user in self._admins:
-            return True
-        admin_groups = {name[1:] for name in self._admins if name.startswith("@")}
-        # Asked for last: groups may come from a directory server.
-        return bool(admin_groups) and bool(admin_groups & self.groups_of(caller))
-
-    def check_admin(self, caller: Caller, what: str) -> None:
-        """Refuse what only admins may do; `what` begins the sentence.
+    def check_verb(self, verb: str, caller: Caller) -> None:
+        """Refuse a verb that none of the caller's roles may use on anything.
 
         Raises:
-            PermissionDenied: the caller is none.
+            PermissionDenied: none may.
         """
-        if not self.is_admin(caller):
-            raise PermissionDenied(
-                f"{what} by admins only, and {caller.user} is none here; the "
-                "administrator of the server can add the login to AIStack.admins"
-            )
+        is_for_users = REACHES[verb].user is not Reach.NONE
+        if not is_for_users and not self.standing(caller).may_use(verb):
+            raise _not_entitled(verb, caller)
 
-    def check_owner(self, holder: Holder, caller: Caller) -> None:
-        """Only the user who holds it, or an admin, may change a lease or a request.
+    def check_queue(self, verb: str, caller: Caller, queue: str) -> None:
+        """Refuse a verb about a queue that the caller may not use there.
 
         Raises:
-            PermissionDenied: the caller is neither.
+            PermissionDenied: none of the caller's roles may.
         """
-        if holder.user != caller.user and not self.is_admin(caller):
-            owner = holder.user if self._show_names else "another user"
-            raise PermissionDenied(
-                f"that belongs to {owner}; only they or an admin may change it"
-            )
+        if not self.standing(caller).may(verb, queue):
+            raise _not_entitled(verb, caller)
+
+    def check_owner(
+        self, verb: str, holder: Holder, queue: str, caller: Caller
+    ) -> None:
+        """Refuse to change a lease or a request of another user, unless the caller has
+        a role that may.
+
+        Raises:
+            PermissionDenied: neither.
+        """
+        is_own = holder.user == caller.user and REACHES[verb].user is not Reach.NONE
+        if is_own or self.standing(caller).may(verb, queue):
+            return
+        sees = self.visibility(caller).sees(holder.user, queue)
+        owner = holder.user if sees else "another user"
+        others = ", ".join(role.plural for role in entitled(verb))
+        raise PermissionDenied(
+            f"that belongs to {owner}; only they and {others} may {verb} it"
+        )
+
+    def check_process(self, pid: int, caller: Caller) -> None:
+        """Refuse to take another user's process for the caller's: what is done to a
+        lease would be done to it. What the caller has started may be another user's.
+
+        Raises:
+            PermissionDenied: it is another user's.
+        """
+        uid = uid_of(pid)
+        is_own = uid in (None, caller.uid) or caller.is_admin
+        if not is_own and caller.pid not in ancestors(pid):
+            raise PermissionDenied(f"process {pid} belongs to another user")
+
+
+def _not_entitled(verb: str, caller: Caller) -> PermissionDenied:
+    roles = entitled(verb)
+    who = " and ".join(role.plural for role in roles)
+    settings = " or ".join(role.setting for role in roles)
+    return PermissionDenied(
+        f"{verb} is for {who} only, and {caller.user} is none here; the administrator "
+        f"of the server can add the login to {settings}"
+    )

@@ -27,6 +27,7 @@ class HostFigures:
         requests: those that wait.
         device_usage: what is in use, by device id.
         lease_usage: what is in use, by lease id.
+        refused: how often callers were refused what is not theirs to do, by verb.
     """
 
     at: float
@@ -36,6 +37,7 @@ class HostFigures:
     requests: tuple[Request, ...] = ()
     device_usage: Mapping[str, Usage] = field(default_factory=dict)
     lease_usage: Mapping[str, Usage] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 def figures_of(broker: Broker, visibility: Visibility) -> HostFigures:

@@ -38,7 +38,7 @@ class LeaseVerbs(VerbGroup):
         return {"leases": [self._shown(lease, caller) for lease in pinned]}
 
     def _activate(self, payload: Payload, caller: Caller) -> JSON:
-        lease = self._owned(payload, caller)
+        lease = self._owned("activate", payload, caller)
         verified = payload.get("verified")
         if verified is not None and not isinstance(verified, bool):
             raise InvalidRequest(
@@ -76,16 +76,18 @@ class LeaseVerbs(VerbGroup):
         """Whether the server that enforces a lease knows a process; null where no
         server reports it.
         """
-        lease = self._owned(payload, caller)
+        lease = self._owned("listed", payload, caller)
         refuse_ended(lease)
         pid = integer_field(payload, "pid", least=1)
         clients = self._broker.clients(lease)
         return {"listed": None if clients is None else pid in clients}
 
     def _bind(self, payload: Payload, caller: Caller) -> JSON:
-        lease = self._owned(payload, caller)
+        lease = self._owned("bind", payload, caller)
         token = integer_field(payload, "token")
         root_pid = integer_field(payload, "root_pid", least=1)
+        refuse_ended(lease)
+        self._access.check_process(root_pid, caller)
         pid = root_pid if lease.holder.pid is None else lease.holder.pid
         if "pid" in payload:
             pid = integer_field(payload, "pid", least=1)
@@ -94,7 +96,7 @@ class LeaseVerbs(VerbGroup):
         return self._shown(bound, caller)
 
     def _extend(self, payload: Payload, caller: Caller) -> JSON:
-        lease = self._owned(payload, caller)
+        lease = self._owned("extend", payload, caller)
         seconds = number_field(payload, "seconds", least=1)
         if seconds is None:
             raise InvalidRequest(
@@ -104,7 +106,7 @@ class LeaseVerbs(VerbGroup):
         return self._shown(extended, caller)
 
     def _release(self, payload: Payload, caller: Caller) -> JSON:
-        lease = self._owned(payload, caller)
+        lease = self._owned("release", payload, caller)
         return self._shown(self._broker.release(lease.id, lease.token), caller)
 
 

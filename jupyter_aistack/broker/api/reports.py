@@ -28,7 +28,7 @@ from jupyter_aistack.core.wire.values import (
     number_field,
     text_field,
 )
-from jupyter_aistack.core.wire.visibility import ANONYMOUS, Visibility
+from jupyter_aistack.core.wire.visibility import Visibility
 from jupyter_aistack.exceptions import InvalidRequest, PermissionDenied
 
 from .advice import Advisor, Owner
@@ -140,6 +140,7 @@ class AccountingAPI:
         records = [
             _redacted(record, visibility)
             for record in self._ledger.charges(since, until, user=user)
+            if user is None or visibility.sees(record.user, record.queue)
         ]
         if user is not None:
             records = _without_system(records)
@@ -156,7 +157,7 @@ class AccountingAPI:
         may see.
         """
         return [
-            replace(totals, user=_shown_user(totals.user, visibility))
+            replace(totals, user=_shown_user(totals.user, "", visibility))
             for totals in list(self._usage_meter.charged.values())
         ]
 
@@ -226,12 +227,12 @@ def _redacted(record: UsageRecord, visibility: Visibility) -> UsageRecord:
     """A record under the name this caller may see it by."""
     if record.lease_id == SYSTEM:
         return record
-    return replace(record, user=_shown_user(record.user, visibility))
+    return replace(record, user=_shown_user(record.user, record.queue, visibility))
 
 
-def _shown_user(user: str, visibility: Visibility) -> str:
-    is_shown = visibility.sees_names or user in ("", visibility.user)
-    return user if is_shown else ANONYMOUS
+def _shown_user(user: str, queue: str, visibility: Visibility) -> str:
+    """The name of a user; what is the system's has none."""
+    return user and visibility.shown_user(user, queue)
 
 
 def _reported_user(payload: Payload, visibility: Visibility) -> str | None:
@@ -241,9 +242,11 @@ def _reported_user(payload: Payload, visibility: Visibility) -> str | None:
         PermissionDenied: names of others are not shown here.
     """
     user = text_field(payload, "user", "")
-    if user not in ("", visibility.user) and not visibility.sees_names:
+    sees_others = visibility.sees_names or bool(visibility.queues)
+    if user not in ("", visibility.user) and not sees_others:
         raise PermissionDenied(
-            "user: what others use is shown to admins only here; leave it out for your own"
+            "user: what others use is shown to managers, operators and admins only "
+            "here; leave it out for your own"
         )
     if flag_field(payload, "all") and not user:
         return None

@@ -104,7 +104,7 @@ class RequestVerbs(VerbGroup):
         )
 
     def _wait_for(self, payload: Payload, caller: Caller) -> JSON:
-        request = self._owned_request(payload, caller)
+        request = self._owned_request("wait_for", payload, caller)
         if caller.owns(request.holder):
             request = self._broker.adopt(request)
         if request.state is RequestState.QUEUED:
@@ -113,7 +113,7 @@ class RequestVerbs(VerbGroup):
         return self._outcome(request, caller)
 
     def _cancel(self, payload: Payload, caller: Caller) -> JSON:
-        request = self._owned_request(payload, caller)
+        request = self._owned_request("cancel", payload, caller)
         cancelled = self._broker.cancel(request.id)
         return self._visibility(caller).request(cancelled)
 
@@ -123,9 +123,9 @@ class RequestVerbs(VerbGroup):
         self._broker.withdraw_key(caller.user, key)
         return {}
 
-    def _owned_request(self, payload: Payload, caller: Caller) -> Request:
+    def _owned_request(self, verb: str, payload: Payload, caller: Caller) -> Request:
         request = self._broker.request(text_field(payload, "request_id"))
-        self._access.check_owner(request.holder, caller)
+        self._access.check_owner(verb, request.holder, request.queue, caller)
         return request
 
     # -- what became of it -------------------------------------------------------------

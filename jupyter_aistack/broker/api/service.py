@@ -7,10 +7,13 @@ it says of itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.charged_totals import ChargedTotals
 from jupyter_aistack.core.accounting.usage_report import Rates
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.roles import RoleSettings
 from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.system.users import groups_of
@@ -22,6 +25,7 @@ from .caller import Access, Caller
 from .figures import HostFigures, figures_of
 from .host_verbs import HostVerbs
 from .lease_verbs import LeaseVerbs
+from .refusals import Refusals
 from .reports import AccountingAPI
 from .request_verbs import RequestVerbs
 from .suspend_verbs import SuspendVerbs
@@ -32,24 +36,29 @@ class Service:
 
     Args:
         broker: what answers.
-        admins: logins and ``@group`` names that may change what belongs to others, and
-            reserve.
+        roles: who has which role.
         show_names: whether users see the names of others.
         groups: the Unix groups of a login.
         rates: what energy and devices cost here.
+
+    Attributes:
+        refusals: what callers were refused because it is not theirs to do.
     """
 
     def __init__(
         self,
         broker: Broker,
         *,
-        admins: frozenset[str] = frozenset(),
+        roles: RoleSettings | None = None,
         show_names: bool = True,
         groups: Callable[[str], frozenset[str]] = groups_of,
         rates: Rates | None = None,
     ) -> None:
         self.broker = broker
-        self._access = Access(admins=admins, show_names=show_names, groups=groups)
+        self._access = Access(
+            roles=roles or RoleSettings(), show_names=show_names, groups=groups
+        )
+        self.refusals = Refusals()
         self._accounting = AccountingAPI(
             broker.host_state,
             record_usage=broker.record_usage,
@@ -68,6 +77,11 @@ class Service:
         for group in groups_of_verbs:
             self._verbs.update(group.verbs())
 
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """The verbs there are."""
+        return tuple(self._verbs)
+
     def call(self, verb: str, payload: Payload, caller: Caller) -> JSON:
         """Answer one call.
 
@@ -77,16 +91,32 @@ class Service:
         answer = self._verbs.get(verb)
         if answer is None:
             raise InvalidRequest(
-                f"verb: {verb!r} is not known; there is {', '.join(self._verbs)}",
+                f"verb: {verb!r} is not known; there is {', '.join(self.verbs)}",
                 field="verb",
             )
         if not isinstance(payload, Mapping):
             raise InvalidRequest("payload: expected an object", field="payload")
-        return answer(payload, caller)
+        with self.refusals.recorded(verb, caller):
+            self._access.check_verb(verb, caller)
+            return answer(payload, caller)
+
+    def check_lease(self, verb: str, lease_id: str, caller: Caller) -> Lease:
+        """A lease that a transport answers a verb about by itself, on which the caller
+        may use that verb.
+
+        Raises:
+            LeaseNotFound: there is none.
+            PermissionDenied: it is another user's.
+        """
+        lease = self.broker.lease(lease_id)
+        with self.refusals.recorded(verb, caller):
+            self._access.check_owner(verb, lease.holder, lease.queue, caller)
+        return lease
 
     def figures(self, caller: Caller) -> HostFigures:
         """The host in objects, as this caller may see it."""
-        return figures_of(self.broker, self._access.visibility(caller))
+        figures = figures_of(self.broker, self._access.visibility(caller))
+        return replace(figures, refused=dict(self.refusals.counts))
 
     def charged(self, caller: Caller) -> tuple[list[ChargedTotals], Rates]:
         """For counters: what this process has charged since it started, as this caller

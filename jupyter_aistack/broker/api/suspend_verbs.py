@@ -33,15 +33,15 @@ class SuspendVerbs(VerbGroup):
     def _request_action(
         self, payload: Payload, caller: Caller, action: RequestedAction
     ) -> JSON:
-        lease = self._owned(payload, caller)
+        lease = self._owned(action.value, payload, caller)
         return self._shown(self._broker.request_action(lease.id, action), caller)
 
     def _pin(self, payload: Payload, caller: Caller) -> JSON:
-        lease = self._owned(payload, caller)
+        lease = self._owned("pin", payload, caller)
         return self._shown(self._broker.set_pinned(lease.id, True), caller)
 
     def _unpin(self, payload: Payload, caller: Caller) -> JSON:
-        lease = self._owned(payload, caller)
+        lease = self._owned("unpin", payload, caller)
         return self._shown(self._broker.set_pinned(lease.id, False), caller)
 
     # -- cells -------------------------------------------------------------------------
@@ -50,11 +50,13 @@ class SuspendVerbs(VerbGroup):
         """A cell needs the device: where its state is, and how many leases have waited
         longer for theirs.
         """
-        lease = self._broker.begin_cell(self._owned(payload, caller).id)
+        lease = self._owned("begin_cell", payload, caller)
+        lease = self._broker.begin_cell(lease.id)
         return {"residence": _residence(lease), "ahead": self._ahead(lease)}
 
     def _end_cell(self, payload: Payload, caller: Caller) -> JSON:
-        lease = self._broker.end_cell(self._owned(payload, caller).id)
+        lease = self._owned("end_cell", payload, caller)
+        lease = self._broker.end_cell(lease.id)
         return {"residence": _residence(lease), "ahead": 0}
 
     def _ahead(self, lease: Lease) -> int:

@@ -52,7 +52,7 @@ def sick_device_condition(device: Device, now: float) -> Condition:
     """What the holders of a part of a device are told when the device itself is sick."""
     sentence = f"{device.name} {device.health.problem}"
     message = f"{sentence}; save what you can, and go on on another GPU"
-    return new_condition(ConditionKind.DEVICE_FAULT, message, now)
+    return new_condition(ConditionKind.DEVICE_UNHEALTHY, message, now)
 
 
 def recorded_faults(device: Device, host: str) -> tuple[DeviceFault, ...]:
@@ -109,7 +109,7 @@ def _is_affected(fault: Fault, lease: Lease) -> bool:
 def is_untold(device: Device, leases: Iterable[Lease]) -> bool:
     """Whether somebody holds a part of a sick device and has not been told so."""
     return any(
-        lease.condition(ConditionKind.DEVICE_FAULT) is None
+        lease.condition(ConditionKind.DEVICE_UNHEALTHY) is None
         for lease in leases
         if any(slice_.device_id == device.id for slice_ in lease.slices)
     )

@@ -15,7 +15,8 @@ from enum import StrEnum
 class ConditionKind(StrEnum):
     """What a condition is about; the order is that of precedence, gravest first."""
 
-    DEVICE_FAULT = "DeviceFault"  # its GPU failed for all who share it
+    DEVICE_UNHEALTHY = "DeviceUnhealthy"  # its GPU itself is sick
+    DEVICE_FAULT = "DeviceFault"  # what its GPU is shared by failed for all
     MEMORY_EXCEEDED = "MemoryExceeded"  # its processes hold more than it has
     NOT_ENFORCED = "NotEnforced"  # its process sees more than was granted
     FAILED = "Failed"  # why it ended as failed
@@ -47,6 +48,7 @@ class Severity(StrEnum):
 
 
 _LABELS = {
+    ConditionKind.DEVICE_UNHEALTHY: "on a sick GPU",
     ConditionKind.DEVICE_FAULT: "on a GPU that failed",
     ConditionKind.MEMORY_EXCEEDED: "over its memory",
     ConditionKind.NOT_ENFORCED: "not enforced",
@@ -60,6 +62,7 @@ _LABELS = {
     ConditionKind.NOTE: "",
 }
 _SEVERITIES = {
+    ConditionKind.DEVICE_UNHEALTHY: Severity.ERROR,
     ConditionKind.DEVICE_FAULT: Severity.ERROR,
     ConditionKind.MEMORY_EXCEEDED: Severity.ERROR,
     ConditionKind.NOT_ENFORCED: Severity.ERROR,

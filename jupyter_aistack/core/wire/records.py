@@ -18,6 +18,7 @@ from jupyter_aistack.core.model.device_health import (
 )
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.host import ReportedDevice
 from jupyter_aistack.core.model.lease import Lease, Notice
 from jupyter_aistack.core.model.limit import SliceLimit
 from jupyter_aistack.core.model.policy import IdlePolicy, Queue
@@ -114,6 +115,7 @@ DEVICE = WIRE.record(
         "conditions": _expected(HealthConditions, []),
     },
 )
+REPORTED_DEVICE = WIRE.record(ReportedDevice)
 IDLE_POLICY = WIRE.record(IdlePolicy)
 QUEUE = WIRE.record(
     Queue,

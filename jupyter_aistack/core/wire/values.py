@@ -71,6 +71,7 @@ def host_to_dict(
     problems: Sequence[str] = (),
     capability: SuspendCapability | None = None,
     now: float = 0.0,
+    other_hosts: int = 0,
 ) -> JSON:
     """The host.
 
@@ -78,6 +79,7 @@ def host_to_dict(
         problems: what is added to the problems of its providers.
         capability: how well it can suspend its kernels.
         now: tells which reservations run.
+        other_hosts: how many hosts share its ledger.
     """
     live = [lease for lease in leases if lease.is_live]
     taken = [slice_ for lease in live for slice_ in lease.occupied]
@@ -99,6 +101,7 @@ def host_to_dict(
         "reservations": [
             reservation_to_dict(reservation, now) for reservation in reservations
         ],
+        "other_hosts": other_hosts,
     }
 
 

@@ -26,11 +26,23 @@ class Visibility:
 
     Attributes:
         user: whose they are.
-        is_clear: names of others are shown.
+        sees_names: names of all others are shown.
+        queues: the queues in which names of others are shown.
     """
 
     user: str
     sees_names: bool
+    queues: frozenset[str] = frozenset()
+
+    def sees(self, user: str, queue: str) -> bool:
+        """Whether it is shown what a user has in a queue."""
+        return self.sees_names or user == self.user or queue in self.queues
+
+    def shown_user(self, user: str, queue: str) -> str:
+        """The name under which a user is shown for what they have in a queue."""
+        if self.sees(user, queue):
+            return user
+        return ANONYMOUS
 
     def lease(self, lease: Lease) -> JSON:
         """A lease as this user may see it, on the wire."""
@@ -38,14 +50,15 @@ class Visibility:
 
     def redacted(self, lease: Lease) -> Lease:
         """A lease as this user may see it; a condition may name the notebook."""
-        holder = self._holder(lease.holder)
+        holder = self._holder(lease.holder, lease.queue)
         if holder == lease.holder:
             return lease
         return replace(lease, holder=holder, conditions=())
 
     def request(self, request: Request) -> JSON:
         """A request that is decided."""
-        return request_to_dict(replace(request, holder=self._holder(request.holder)))
+        holder = self._holder(request.holder, request.queue)
+        return request_to_dict(replace(request, holder=holder))
 
     def waiting(self, forecast: QueuedForecast) -> JSON:
         """A request that waits, with position, reason and the moment it is expected to
@@ -53,22 +66,22 @@ class Visibility:
         """
         request = replace(
             forecast.request,
-            holder=self._holder(forecast.request.holder),
+            holder=self._holder(forecast.request.holder, forecast.request.queue),
             reason=self._reason(forecast),
         )
         return request_to_dict(request, forecast.position, forecast.eta_at)
 
     def event(self, event: Event, own: Collection[str]) -> JSON:
-        """An event; `own` are the ids of this user's leases and requests, asked for
-        where names are hidden only.
+        """An event; `own` are the ids of the leases and requests that this user sees
+        the holders of, asked for where names are hidden only.
         """
         is_own = event.lease_id in own or event.request_id in own
         if self.sees_names or is_own:
             return EVENT.to_dict(event)
         return EVENT.to_dict(replace(event, detail=""))
 
-    def _holder(self, holder: Holder) -> Holder:
-        if self.sees_names or holder.user == self.user:
+    def _holder(self, holder: Holder, queue: str) -> Holder:
+        if self.sees(holder.user, queue):
             return holder
         return replace(holder, user=ANONYMOUS, label="", pid=None, root_pid=None)
 
@@ -76,7 +89,9 @@ class Visibility:
         """Why it waits; the limits of another user would name that user."""
         if self.sees_names:
             return forecast.reason
-        owner = forecast.request.holder.user
-        if owner != self.user and owner in forecast.public_reason:
+        request = forecast.request
+        owner = request.holder.user
+        is_seen = self.sees(owner, request.queue)
+        if not is_seen and owner in forecast.public_reason:
             return "a limit of its user is reached"
         return forecast.public_reason

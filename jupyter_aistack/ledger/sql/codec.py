@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, get_type_hints
@@ -24,7 +25,7 @@ from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.events import Event
-from jupyter_aistack.core.model.host import HostIdentity
+from jupyter_aistack.core.model.host import HostIdentity, HostReport, ReportedDevice
 from jupyter_aistack.core.model.lease import Lease, Notice
 from jupyter_aistack.core.model.limit import Limits, SliceLimit
 from jupyter_aistack.core.model.request import Holder, Request
@@ -45,7 +46,6 @@ those are.
 FIXED_OF_QUEUED = frozenset(
     {
         "spec",
-        "host",
         "queue",
         "priority",
         "lease_seconds",
@@ -55,7 +55,9 @@ FIXED_OF_QUEUED = frozenset(
     }
     | {"submitted_at", "state", "reason", "code", "lease_id", "idempotency_key"}
 )
-"""Columns of a request that never change while it waits."""
+"""Columns of a request that never change while it waits; the host, which does not
+either, tells whose it is.
+"""
 
 
 def storable(text: str) -> str:
@@ -89,6 +91,7 @@ _INSIDE.record(Notice)
 _INSIDE.record(Condition)
 _INSIDE.record(SliceLimit)
 _INSIDE.record(DeviceState)
+_INSIDE.record(ReportedDevice)
 
 
 def _json_column(hint: Any, *, is_cached: bool = False) -> Converter:
@@ -128,6 +131,9 @@ _COLUMNS = Converters(
         Limits: _json_column(Limits, is_cached=True),
         Notice: _json_column(Notice),
         DeviceState: _json_column(DeviceState),
+        tuple[ReportedDevice, ...]: _json_column(
+            tuple[ReportedDevice, ...], is_cached=True
+        ),
         tuple[float, ...]: _json_column(tuple[float, ...]),
     }
 )
@@ -142,6 +148,7 @@ def _outside(*names: str) -> dict[str, Converter]:
 _LEASE = _COLUMNS.record(Lease)
 _REQUEST = _COLUMNS.record(Request, formats=_outside("reason", "idempotency_key"))
 _HOST = _COLUMNS.record(HostIdentity, formats=_outside("name", "machine"))
+_HOST_REPORT = _COLUMNS.record(HostReport, formats=_outside("host_name", "allowance"))
 _DEVICE_FAULT = _COLUMNS.record(
     DeviceFault, formats=_outside("device_id", "message", "evidence")
 )
@@ -159,6 +166,8 @@ lease_from_row = _LEASE.from_dict
 request_from_row = _REQUEST.from_dict
 host_to_row = _HOST.to_dict
 host_from_row = _HOST.from_dict
+host_report_to_row = _HOST_REPORT.to_dict
+host_report_from_row = _HOST_REPORT.from_dict
 device_fault_to_row = _DEVICE_FAULT.to_dict
 device_fault_from_row = _DEVICE_FAULT.from_dict
 account_to_row = _ACCOUNT.to_dict
@@ -172,6 +181,11 @@ charge_from_row = _CHARGE.from_dict
 span_to_row = _SPAN.to_dict
 span_from_row = _SPAN.from_dict
 event_from_row = _EVENT.from_dict
+
+
+def user_of_request(row: Mapping[str, Any]) -> str:
+    """Whose a request is."""
+    return _holder_from_json(row["holder"]).user
 
 
 _LEASE_HINTS = get_type_hints(Lease)

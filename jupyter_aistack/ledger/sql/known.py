@@ -116,8 +116,9 @@ class KnownState:
             counters=counters,
             next_due=min([self.next_due, *dues]),
             hosts={
-                name: replace(known, state=_after(known.state, name, written, counters))
+                name: replace(known, state=_after(known.state, written, counters))
                 for name, known in self.hosts.items()
+                if _is_of(written, name)
             },
         )
 
@@ -132,27 +133,33 @@ def later(state: LedgerState, now: float) -> LedgerState:
     return replace(state, reservations=to_come)
 
 
-def _after(
-    state: LedgerState, host: str, written: Written, counters: Counters
-) -> LedgerState:
+def _is_of(written: Written, host: str) -> bool:
+    """Whether all that was written is of that host: its state does not tell all of the
+    others.
+    """
+    items = (*written.leases.values(), *written.requests.values())
+    return all(item.holder.host == host for item in items)
+
+
+def _after(state: LedgerState, written: Written, counters: Counters) -> LedgerState:
     return replace(
         state,
         version=counters.version,
-        leases=_leases_after(state.leases, host, written.leases),
-        requests=_requests_after(state.requests, host, written.requests),
+        leases=_leases_after(state.leases, written.leases),
+        requests=_requests_after(state.requests, written.requests),
         accounts=_accounts_after(state.accounts, written.accounts),
     )
 
 
 def _leases_after(
-    leases: tuple[Lease, ...], host: str, written: Mapping[str, Lease]
+    leases: tuple[Lease, ...], written: Mapping[str, Lease]
 ) -> tuple[Lease, ...]:
     if not written:
         return leases
     # What was there keeps its place, and a new lease has a higher token than all.
     after = {lease.id: lease for lease in leases}
     for lease in written.values():
-        if lease.is_live and lease.holder.host == host:
+        if lease.is_live:
             after[lease.id] = lease
         else:
             after.pop(lease.id, None)
@@ -160,13 +167,13 @@ def _leases_after(
 
 
 def _requests_after(
-    requests: tuple[Request, ...], host: str, written: Mapping[str, Request]
+    requests: tuple[Request, ...], written: Mapping[str, Request]
 ) -> tuple[Request, ...]:
     if not written:
         return requests
     after = [request for request in requests if request.id not in written]
     for request in written.values():
-        if request.state is RequestState.QUEUED and request.holder.host == host:
+        if request.state is RequestState.QUEUED:
             insort(after, request, key=attrgetter("arrival"))
     return tuple(after)
 

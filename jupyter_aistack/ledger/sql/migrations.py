@@ -212,6 +212,15 @@ def _add_device_faults(connection: sa.Connection) -> None:
     )
 
 
+def _add_host_reports(connection: sa.Connection) -> None:
+    number = sa.Double().compile(connection.dialect)
+    connection.exec_driver_sql(
+        "CREATE TABLE aistack_host_reports (host TEXT NOT NULL, allowance TEXT NOT NULL,"
+        f" host_name TEXT NOT NULL, seen_at {number} NOT NULL, devices TEXT NOT NULL,"
+        " PRIMARY KEY (host, allowance))"
+    )
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_due_at,
     _add_use,
@@ -224,6 +233,7 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_estimates,
     _add_ceilings,
     _add_device_faults,
+    _add_host_reports,
 )
 """In order: the first turns version 1 into version 2. Never edit a migration that has
 been released; append.

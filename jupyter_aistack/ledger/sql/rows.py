@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
 
-from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event
-from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -19,6 +20,9 @@ from jupyter_aistack.core.model.usage_history import Account
 from jupyter_aistack.ledger.rows import is_id
 
 from . import codec
+from .cache import Traits
+from .host_rows import HostRows
+from .statements import Statement
 from .transaction import OpenDatabase
 from .usage_rows import UsageRows
 
@@ -26,7 +30,7 @@ _FEW = 64
 """So many rows are read one by one; more, with all the others."""
 
 
-class SQLRows(UsageRows):
+class SQLRows(HostRows, UsageRows):
     """The tables, as one transaction sees them."""
 
     def __init__(
@@ -46,8 +50,8 @@ class SQLRows(UsageRows):
             return
         statements = self._statements
         self._expect(statements.next_due)
-        self._expect(statements.live_traits, of_host=host)
-        self._expect(statements.queued_traits, of_host=host)
+        self._expect(statements.live_traits)
+        self._expect(statements.queued_traits)
         self._expect(statements.accounts)
         self._expect(statements.reservations, of_host=host, now=now)
 
@@ -116,9 +120,7 @@ class SQLRows(UsageRows):
         self._send_written()
         if live:
             live_leases = self._live() if host is None else self._live_of(host)
-            return sorted(live_leases, key=lambda lease: lease.token, reverse=True)[
-                :limit
-            ]
+            return _newest_first(live_leases)[:limit]
         if host is None:
             rows = self._select(self._statements.leases, at_most=limit)
         else:
@@ -130,7 +132,22 @@ class SQLRows(UsageRows):
     def _live(self) -> list[Lease]:
         return [self._reader.lease(row) for row in self._select(self._statements.live)]
 
+    def live_by_host(self) -> dict[str, list[Lease]]:
+        self._send_written()
+        traits = _by_host(self._statements.live_traits, self._live_traits())
+        return {
+            host: _newest_first(self._decoded_live(host, of_host))
+            for host, of_host in traits.items()
+        }
+
     def _live_of(self, host: str) -> list[Lease]:
+        traits = _by_host(self._statements.live_traits, self._live_traits())
+        return self._decoded_live(host, traits.get(host, []))
+
+    def _live_traits(self) -> list[Traits]:
+        return self._fetch(self._statements.live_traits)
+
+    def _decoded_live(self, host: str, traits: list[Traits]) -> list[Lease]:
         def load(tokens: list[int]) -> dict[int, Lease]:
             if len(tokens) > _FEW:
                 rows = self._select(self._statements.live_of_host, of_host=host)
@@ -138,7 +155,6 @@ class SQLRows(UsageRows):
                 rows = self._select_each(self._statements.lease_of_token, tokens)
             return {row["token"]: self._reader.lease(row) for row in rows}
 
-        traits = self._fetch(self._statements.live_traits, of_host=host)
         return self._opened.leases.decoded(host, traits, load)
 
     def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None:
@@ -161,6 +177,22 @@ class SQLRows(UsageRows):
         return self._requests(self._select(self._statements.requests_named, **names))
 
     def queued(self, host: str) -> list[Request]:
+        return self.queued_beside(host)[0]
+
+    def queued_beside(self, host: str) -> tuple[list[Request], Mapping[str, int]]:
+        self._send_written()
+        statement = self._statements.queued_traits
+        traits = _by_host(statement, self._fetch(statement))
+        own = self._decoded_queued(host, traits.pop(host, []))
+        others = map(statement.mapping, itertools.chain.from_iterable(traits.values()))
+        users = self._reader.readable("request", others, codec.user_of_request)
+        return own, Counter(users)
+
+    def all_queued(self) -> list[Request]:
+        self._send_written()
+        return self._requests(self._select(self._statements.all_queued))
+
+    def _decoded_queued(self, host: str, traits: list[Traits]) -> list[Request]:
         def load(ids: list[str]) -> dict[str, Request]:
             if len(ids) > _FEW:
                 rows = self._select(self._statements.queued, of_host=host)
@@ -168,43 +200,11 @@ class SQLRows(UsageRows):
                 rows = self._select_each(self._statements.request, ids)
             return {request.id: request for request in self._requests(rows)}
 
-        self._send_written()
-        traits = self._fetch(self._statements.queued_traits, of_host=host)
         return self._opened.queued.decoded(host, traits, load)
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None:
         self._written.requests[request.id] = codec.as_stored(request)
         self._written.note(request.id, is_new=is_new)
-
-    def hosts(self) -> list[HostIdentity]:
-        return [
-            codec.host_from_row(row) for row in self._select(self._statements.hosts)
-        ]
-
-    def keep_host(self, host: HostIdentity, *, is_new: bool = False) -> None:
-        self._written.is_partly_known = True
-        row = codec.host_to_row(host)
-        if is_new:
-            self._execute(self._statements.insert_host, **row)
-        else:
-            key = {"of_id": row["id"], "of_name": row["name"]}
-            self._execute(self._statements.update_host, **row, **key)
-
-    def remove_host(self, host_id: str) -> None:
-        self._written.is_partly_known = True
-        self._execute(self._statements.delete_host, key=host_id)
-
-    def device_faults(self, host: str) -> list[DeviceFault]:
-        rows = self._select(self._statements.device_faults, of_host=host)
-        return list(map(self._reader.device_fault, rows))
-
-    def keep_device_fault(self, fault: DeviceFault) -> None:
-        row = codec.device_fault_to_row(fault)
-        self._execute(self._statements.insert_device_fault, **row)
-
-    def remove_device_faults(self, host: str, device_id: str) -> None:
-        key = {"of_host": host, "of_device_id": device_id}
-        self._execute(self._statements.delete_device_faults, **key)
 
     def accounts(self) -> list[Account]:
         self._send_written()
@@ -319,3 +319,18 @@ class SQLRows(UsageRows):
 def _names(request_id: str, key: str) -> dict[str, str | None]:
     """The parameters that name a request; of no key is nobody's."""
     return {"key": request_id, "of_key": codec.storable(key) or None}
+
+
+def _newest_first(leases: Iterable[Lease]) -> list[Lease]:
+    return sorted(leases, key=attrgetter("token"), reverse=True)
+
+
+def _by_host(
+    statement: Statement, traits: Iterable[Traits]
+) -> defaultdict[str, list[Traits]]:
+    """Rows of traits by the host that each is of."""
+    host = statement.columns.index("host")
+    grouped: defaultdict[str, list[Traits]] = defaultdict(list)
+    for row in traits:
+        grouped[str(row[host])].append(row)
+    return grouped

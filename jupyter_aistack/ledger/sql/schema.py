@@ -91,6 +91,16 @@ hosts = sa.Table(
     sa.Column("machine", sa.Text, nullable=False),
 )
 
+host_reports = sa.Table(
+    "aistack_host_reports",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("allowance", sa.Text, primary_key=True),
+    sa.Column("host_name", sa.Text, nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Column("devices", sa.Text, nullable=False),  # JSON
+)
+
 device_faults = sa.Table(
     "aistack_device_faults",
     metadata,

@@ -52,7 +52,7 @@ class MaintenanceLoop:
         bus: EventBus,
         sampler: Sampler,
         cycle_seconds: Callable[[], float],
-        then: Callable[[], Awaitable[None]] | None = None,
+        then: Iterable[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self._context = context
         self._kernels = kernels
@@ -61,7 +61,7 @@ class MaintenanceLoop:
         self._ask_cycle_seconds = cycle_seconds
         self._cycle_seconds = RETRY_SECONDS
         self._warden = MemoryEnforcer(context, kernels)
-        self._then = then
+        self._then = tuple(then)
         self._woken = asyncio.Event()
         self._complaints: dict[str, str] = {}
         context.on_change(self._woken.set)
@@ -108,8 +108,8 @@ class MaintenanceLoop:
         if renames:
             await self._context.run(relabel, broker, renames)
         self._warden.act(broker)
-        if self._then is not None:
-            await self._then()
+        for step in self._then:
+            await step()
 
     def _activity(self, broker: Broker) -> ActivitySample:
         """Where something is at work, by the sample that was taken last."""

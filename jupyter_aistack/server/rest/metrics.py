@@ -73,6 +73,13 @@ class _HostCollector(Collector):
         yield from self._queues()
         yield from self._leases()
         yield from self._withdrawn()
+        refused = sorted(self._figures.refused.items())
+        yield _counter(
+            "aistack_refused",
+            "Calls refused because they are not their caller's to make.",
+            ("host", "verb"),
+            [((self._host, verb), count) for verb, count in refused],
+        )
 
     def _devices(self) -> Iterator[Metric]:
         taken = [slice_ for lease in self._figures.leases for slice_ in lease.occupied]

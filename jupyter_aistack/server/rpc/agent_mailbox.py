@@ -115,7 +115,7 @@ class AgentMailbox:
         await self._wait_for_news(box, self._loop)
 
         lease_id = text_field(payload, "lease_id")
-        residence = await self._context.run(self._residence, lease_id)
+        residence = await self._context.run(self._residence, lease_id, caller)
 
         # An agent that has ended, or has asked again, does not read this answer: a
         # command given with it would be lost.
@@ -182,11 +182,11 @@ class AgentMailbox:
                     return command
         return None
 
-    def _residence(self, lease_id: str) -> JSON | None:
+    def _residence(self, lease_id: str, caller: Caller) -> JSON | None:
         from jupyter_aistack.core.wire.records import DEVICE_STATE
 
         try:
-            lease = self._context.broker.lease(lease_id)
+            lease = self._context.service.check_lease("orders", lease_id, caller)
         except LeaseNotFound:
             return None
         if lease.residence is None or not lease.is_live:

@@ -14,6 +14,7 @@ export interface IConditionNews {
 
 /** The kinds that are worth a notification; of the others the panel tells. */
 const NOTIFIED: readonly ConditionKind[] = [
+  'DeviceUnhealthy',
   'DeviceFault',
   'MemoryExceeded',
   'NotEnforced',

@@ -23,6 +23,8 @@ export function conditionTitle(
   trans: TranslationBundle
 ): string {
   switch (kind) {
+    case 'DeviceUnhealthy':
+      return trans.__('on a sick GPU');
     case 'DeviceFault':
       return trans.__('on a GPU that failed');
     case 'MemoryExceeded':

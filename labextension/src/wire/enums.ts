@@ -58,6 +58,7 @@ export const leaseState = oneOf<LeaseState>(
 );
 
 export const conditionKind = oneOf<ConditionKind>(
+  'DeviceUnhealthy',
   'DeviceFault',
   'MemoryExceeded',
   'NotEnforced',

@@ -100,6 +100,18 @@ export interface IHost {
   devices: IDevice[];
   queues: IQueueSettings[];
   reservations: IReservation[];
+  other_hosts: number;
+}
+
+export interface IReportedDevice {
+  id: string;
+  index: number;
+  name: string;
+  kind: DeviceKind;
+  memory_bytes: number;
+  simulated: boolean;
+  problem: string;
+  free_fraction: string | null;
 }
 
 export type HolderKind = 'kernel' | 'worker' | 'run' | 'process';
@@ -138,6 +150,7 @@ export interface ISliceLimit {
 }
 
 export type ConditionKind =
+  | 'DeviceUnhealthy'
   | 'DeviceFault'
   | 'MemoryExceeded'
   | 'NotEnforced'
@@ -225,10 +238,6 @@ export interface ILease {
   ended_at: number | null;
 }
 
-export interface ILeases {
-  leases: ILease[];
-}
-
 export type RequestState = 'queued' | 'granted' | 'rejected' | 'cancelled';
 
 export interface IRequest {
@@ -248,6 +257,26 @@ export interface IRequest {
   lease_id: string;
   position: number | null;
   eta_at: number | null;
+}
+
+export interface IHostOverview {
+  id: string;
+  name: string;
+  is_here: boolean;
+  is_heard: boolean;
+  seen_at: number | null;
+  devices: IReportedDevice[];
+  leases: ILease[];
+  queue: IRequest[];
+}
+
+export interface IHosts {
+  at: number;
+  hosts: IHostOverview[];
+}
+
+export interface ILeases {
+  leases: ILease[];
 }
 
 export interface IQueue {

@@ -38,6 +38,8 @@ import type {
   IHealthCondition,
   IHolder,
   IHost,
+  IHostOverview,
+  IHosts,
   IIdlePolicy,
   ILease,
   ILeases,
@@ -47,6 +49,7 @@ import type {
   IPreparation,
   IQueue,
   IQueueSettings,
+  IReportedDevice,
   IRequest,
   IRequested,
   IReservation,
@@ -150,7 +153,19 @@ export const host = shape<IHost>({
   suspend: nullable(suspendCapability),
   devices: list(device),
   queues: list(queueSettings),
-  reservations: list(reservation)
+  reservations: list(reservation),
+  other_hosts: optional(number, 0)
+});
+
+export const reportedDevice = shape<IReportedDevice>({
+  id: text,
+  index: number,
+  name: text,
+  kind: deviceKind,
+  memory_bytes: number,
+  simulated: flag,
+  problem: text,
+  free_fraction: nullable(text)
 });
 
 export const holder = shape<IHolder>({
@@ -238,10 +253,6 @@ export const lease = shape<ILease>({
   ended_at: nullable(number)
 });
 
-export const leases = shape<ILeases>({
-  leases: list(lease)
-});
-
 export const request = shape<IRequest>({
   id: text,
   spec: text,
@@ -259,6 +270,26 @@ export const request = shape<IRequest>({
   lease_id: text,
   position: nullable(number),
   eta_at: nullable(number)
+});
+
+export const hostOverview = shape<IHostOverview>({
+  id: text,
+  name: text,
+  is_here: flag,
+  is_heard: flag,
+  seen_at: nullable(number),
+  devices: list(reportedDevice),
+  leases: list(lease),
+  queue: list(request)
+});
+
+export const hosts = shape<IHosts>({
+  at: number,
+  hosts: list(hostOverview)
+});
+
+export const leases = shape<ILeases>({
+  leases: list(lease)
 });
 
 export const queue = shape<IQueue>({

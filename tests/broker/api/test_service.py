@@ -10,6 +10,7 @@ import pytest
 from jupyter_aistack.broker.api.caller import Caller
 from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary
+from jupyter_aistack.core.model.roles import REACHES
 from jupyter_aistack.core.wire.preparations import PREPARATION
 from jupyter_aistack.core.wire.records import LEASE
 from jupyter_aistack.core.wire.values import request_to_dict
@@ -124,7 +125,9 @@ def test_only_the_user_who_holds_a_lease_or_an_admin_may_change_it(
 def test_a_lease_may_live_as_long_as_what_its_holder_has_started(
     service: Service,
 ) -> None:
-    parent = replace(ANN, kernel_id="", kernel_pid=None, pid=os.getppid())
+    parent = replace(
+        ANN, uid=os.getuid(), kernel_id="", kernel_pid=None, pid=os.getppid()
+    )
     lease = ask(service, parent)["lease"]
     bound = {"lease_id": lease["id"], "token": lease["token"], "root_pid": parent.pid}
     for stranger in (1, os.getppid()):
@@ -135,6 +138,11 @@ def test_a_lease_may_live_as_long_as_what_its_holder_has_started(
     holder = service.broker.lease(lease["id"]).holder
     assert (holder.pid, holder.root_pid) == (os.getpid(), parent.pid)
     assert holder.id == f"pid-{parent.pid}"
+
+
+def test_every_verb_has_a_row_in_the_table_of_roles(service: Service) -> None:
+    of_transports = {"orders", "done"}
+    assert {*service.verbs, *of_transports} == set(REACHES)
 
 
 def test_only_the_asker_may_watch_or_cancel_a_request(service: Service) -> None:

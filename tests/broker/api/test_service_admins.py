@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from jupyter_aistack.broker.api.caller import Caller
 from jupyter_aistack.broker.api.service import Service
+from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary
 from jupyter_aistack.core.model.policy import Policy, Queue, UserLimits
+from jupyter_aistack.core.model.roles import RoleSettings
 from jupyter_aistack.core.wire.visibility import ANONYMOUS
 from jupyter_aistack.exceptions import (
     InvalidRequest,
@@ -35,6 +38,8 @@ ROOT = Caller(user="root", uid=0, pid=1, is_admin=True)
 SERVER = Caller(user="root", uid=0, pid=2)
 GROUPS = {"ann": frozenset({"students"}), "prof": frozenset({"staff"})}
 
+ROLES = ("admins", "operators", "managers")
+
 CLOCK = ManualClock()
 CLASS = {
     "name": "deep learning class",
@@ -47,6 +52,9 @@ CLASS = {
 
 
 def service(**options: Any) -> Service:
+    roles = RoleSettings(
+        **{name: options.pop(name) for name in ROLES if name in options}
+    )
     policy = Policy(
         queues=(
             Queue(name="class", members=frozenset({"@students"}), quota=Fraction(1, 2)),
@@ -55,7 +63,12 @@ def service(**options: Any) -> Service:
         limits={"bob": UserLimits(slices=1)},
     )
     broker = simulated_broker("1xH100-80GB", policy=policy)
-    return Service(broker, groups=lambda user: GROUPS.get(user, frozenset()), **options)
+    return Service(
+        broker,
+        roles=roles,
+        groups=lambda user: GROUPS.get(user, frozenset()),
+        **options,
+    )
 
 
 def ask(
@@ -259,3 +272,80 @@ def test_queues_say_what_they_are_owed_and_what_they_hold() -> None:
         "notice_seconds": 3300,
         "reclaim_seconds": 3600,
     }
+
+
+MANAGED = {"managers": {"class": frozenset({"@staff"})}}
+
+
+def test_a_manager_reserves_for_their_queue_and_no_other() -> None:
+    desk = service(**MANAGED)
+    made = desk.call("reserve", CLASS, PROF)
+    assert made["created_by"] == "prof"
+    for queue in ("default", "nowhere"):
+        with pytest.raises(PermissionDenied, match=r"AIStack\.managers"):
+            desk.call("reserve", {**CLASS, "queue": queue}, PROF)
+    other = desk.call("reserve", {**CLASS, "queue": "default", "count": 1}, ROOT)
+    with pytest.raises(PermissionDenied):
+        desk.call("unreserve", {"reservation_id": other["id"]}, PROF)
+    assert desk.call("unreserve", {"reservation_id": made["id"]}, PROF)
+
+
+def test_a_manager_sees_names_and_releases_in_their_queue_alone() -> None:
+    desk = service(show_names=False, **MANAGED)
+    of_class = ask(desk, ANN)["lease"]
+    of_default = ask(desk, BOB)["lease"]
+    ask(desk, ANN, "1")
+    shown = desk.call("leases", {}, PROF)["leases"]
+    assert {lease["queue"]: lease["holder"]["user"] for lease in shown} == {
+        "class": "ann",
+        "default": ANONYMOUS,
+    }
+    (waiting,) = desk.call("queue", {}, PROF)["queue"]
+    assert waiting["holder"]["user"] == "ann"
+    assert desk.call("cancel", {"request_id": waiting["id"]}, PROF)
+    with pytest.raises(PermissionDenied, match="belongs to another user"):
+        desk.call("release", {"lease_id": of_default["id"]}, PROF)
+    with pytest.raises(PermissionDenied, match="belongs to ann"):
+        desk.call("extend", {"lease_id": of_class["id"], "seconds": 60}, PROF)
+    ended = desk.call("release", {"lease_id": of_class["id"]}, PROF)
+    assert ended["state"] == "ended"
+
+
+def test_a_manager_is_told_what_was_used_in_their_queue_alone() -> None:
+    desk = service(show_names=False, **MANAGED)
+    used = {"host": desk.broker.host, "device_id": "GPU-0", "day": 1, "seconds": 60.0}
+    charges = (
+        UsageRecord(**used, lease_id="l-1", user="ann", queue="class"),
+        UsageRecord(**used, lease_id="l-2", user="bob", queue="default"),
+    )
+    desk.broker.ledger.settle(UsageSummary(charges=charges))
+
+    def users(caller: Caller, **options: Any) -> set[str]:
+        lines = desk.call("report", options, caller)["lines"]
+        return {line["user"] for line in lines if line["user"]}
+
+    assert users(PROF, all=True) == {"ann", ANONYMOUS}
+    assert users(PROF, user="ann") == {"ann"}
+    assert users(PROF, user="bob") == set(), "what bob used was in another queue"
+    with pytest.raises(PermissionDenied, match="managers, operators and admins"):
+        users(BOB, user="ann")
+
+
+def test_an_operator_sees_all_and_frees_devices_but_owns_nothing() -> None:
+    desk = service(show_names=False, operators=frozenset({"@staff"}))
+    lease = ask(desk, ANN)["lease"]
+    (shown,) = desk.call("leases", {}, PROF)["leases"]
+    assert shown["holder"]["user"] == "ann"
+    for verb, more in (("extend", {"seconds": 9}), ("pin", {}), ("begin_cell", {})):
+        with pytest.raises(PermissionDenied):
+            desk.call(verb, {"lease_id": lease["id"], **more}, PROF)
+    with pytest.raises(PermissionDenied, match="admins only"):
+        desk.call("mig_apply", {}, PROF)
+    assert desk.call("release", {"lease_id": lease["id"]}, PROF)["state"] == "ended"
+
+
+def test_the_groups_that_a_transport_vouches_for_go_before_those_of_the_login() -> None:
+    desk = service(admins=frozenset({"@staff"}))
+    with pytest.raises(PermissionDenied):
+        desk.call("reserve", CLASS, replace(PROF, groups=frozenset()))
+    assert desk.call("reserve", CLASS, replace(ANN, groups=frozenset({"staff"})))

@@ -412,6 +412,7 @@ def make_first_version(url: str) -> None:
             "charges",
             "cells",
             "hosts",
+            "host_reports",
             "device_faults",
         ):
             connection.exec_driver_sql(f"DROP TABLE aistack_{table}")

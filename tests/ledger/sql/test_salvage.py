@@ -142,7 +142,7 @@ def test_a_fault_of_a_device_that_cannot_be_read_keeps_it_out_of_placement(
         message="is sick",
         since=1.0,
     )
-    told = new_condition(ConditionKind.DEVICE_FAULT, "it is sick", 1.0)
+    told = new_condition(ConditionKind.DEVICE_UNHEALTHY, "it is sick", 1.0)
     ledger.record_device_faults("box", "GPU-0", [fault], 1.0, told)
     spoil(url, "aistack_device_faults", "code", "Rubbish")
     (known,) = ledger.device_faults("box")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import time
@@ -11,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from jupyter_aistack.exceptions import ProviderError
+from jupyter_aistack.system.process_exit import ProcessExit
 from jupyter_aistack.system.processes import started_at
 
 from .control import ANSWER_SECONDS, MPSControl, MPSServer
@@ -22,9 +22,11 @@ from .records import DaemonRecord, DaemonRecords, ServerProcess
 
 POLL_SECONDS = 0.1
 POLLS = 60
-"""How often a daemon is checked while it starts or ends: six seconds in all, as a
-kernel that starts waits for it; a server is ready within one or two seconds.
+"""How often a daemon is checked while it starts: six seconds in all, as a kernel that
+starts waits for it; a server is ready within one or two seconds.
 """
+END_SECONDS = 1.5
+"""How long the end of a process is waited for, after each request and each signal."""
 ABSENT_POLLS = 20
 """So often in a row a server may be missing from the list before it counts as dead: a
 server with a GPU that is not there is made without complaint, and ends by itself.
@@ -203,9 +205,7 @@ class DaemonLifecycle:
         if running is not None and running.is_alive:
             with contextlib.suppress(ProviderError):
                 self.note_servers(self.control().servers())
-            with contextlib.suppress(ProviderError):
-                self.control().quit()
-            self._end_process(running, first=None)
+            self._end_process(running, is_asked=self._ask_to_quit())
         self.end_left_servers()
         self._clear()
 
@@ -218,32 +218,31 @@ class DaemonLifecycle:
         """
         for server in self._left_servers():
             if server.pid not in kept:
-                self._end_process(server, first=signal.SIGTERM)
+                self._end_process(server)
+
+    def _ask_to_quit(self) -> bool:
+        """Have the daemon end itself; whether it has taken that."""
+        try:
+            self.control().quit()
+        except ProviderError:
+            return False
+        return True
 
     def _end_process(
-        self, process: DaemonRecord | ServerProcess, *, first: signal.Signals | None
+        self, process: DaemonRecord | ServerProcess, *, is_asked: bool = False
     ) -> None:
         """Wait for the end of a process, and help it along.
 
         Args:
-            first: the signal to begin with; None where it has been asked to end.
+            is_asked: it has been asked to end, and may need no signal.
         """
-        for number in (first, signal.SIGTERM, signal.SIGKILL):
-            if self._is_over(process, number):
+        with ProcessExit(process.pid, process.started_at) as ended:
+            if is_asked and ended.wait(END_SECONDS):
                 return
-
-    def _is_over(
-        self, process: DaemonRecord | ServerProcess, number: signal.Signals | None
-    ) -> bool:
-        """Whether a process has ended, after a signal or of its own."""
-        if number is not None and process.is_alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, number)
-        for _ in range(POLLS // 4):
-            if not process.is_alive:
-                return True
-            self._pause(POLL_SECONDS)
-        return False
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                ended.send(number)
+                if ended.wait(END_SECONDS):
+                    return
 
     def _clear(self) -> None:
         """Leave nothing of a daemon that has ended but its leases, and its logs for

@@ -104,11 +104,11 @@ it('leaves a device that is sick to the condition of its lease', () => {
   FakeSocket.latest.show(snapshot);
   expect(news).toEqual([]);
   snapshot.leases[0].conditions = [
-    conditionSample('DeviceFault', 'error', 'H100 reported Xid 95')
+    conditionSample('DeviceUnhealthy', 'error', 'H100 reported Xid 95')
   ];
   FakeSocket.latest.show(snapshot);
   FakeSocket.latest.show(snapshot);
-  expect(news).toEqual(['l-tour DeviceFault: H100 reported Xid 95']);
+  expect(news).toEqual(['l-tour DeviceUnhealthy: H100 reported Xid 95']);
 });
 
 it('leaves out what other servers hold', () => {

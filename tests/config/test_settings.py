@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack import config
 from jupyter_aistack.config import AIStack, load_settings
+from jupyter_aistack.config import settings as settings_module
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.ledger import opening
 from jupyter_aistack.ledger.opening import results_file
@@ -90,11 +90,11 @@ def configured(
         folder.mkdir()
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(folders["own"]))
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(folders["guarded"]))
-    monkeypatch.setattr(config, "is_root", lambda: False)
+    monkeypatch.setattr(settings_module, "is_root", lambda: False)
     # The test's user owns all its files: whoever else made them is played by their mode.
     owner = os.getuid()
     monkeypatch.setattr(opening, "rule_makers", _rule_makers_but(owner))
-    monkeypatch.setattr(config.os, "getuid", lambda: owner + 1)
+    monkeypatch.setattr(settings_module.os, "getuid", lambda: owner + 1)
 
     def write(folder: str, text: str, mode: int) -> None:
         file = folders[folder] / "jupyter_aistack_config.py"
@@ -116,18 +116,23 @@ def _rule_makers_but(owner: int) -> Callable[[str], frozenset[int] | None]:
 SHARED = "postgresql+psycopg://ann@127.0.0.1:1/aistack"
 
 
-def test_nobody_names_itself_an_admin_of_a_shared_ledger(
+def test_nobody_gives_itself_a_role_on_a_shared_ledger(
     configured: Callable[[str, str, int], None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("AISTACK_LEDGER", SHARED)
-    configured("own", "c.AIStack.admins = ['me']", 0o666)
-    configured("guarded", "c.AIStack.admins = ['prof']", 0o644)
+    roles = "c.AIStack.admins = ['{0}']\nc.AIStack.operators = ['{0}']\n"
+    roles += "c.AIStack.managers = {{'default': ['{0}']}}\n"
+    configured("own", roles.format("me"), 0o666)
+    configured("guarded", roles.format("prof"), 0o644)
     settings = load_settings()
     settings.take_shared_rules()
-    assert settings.admins == ["prof"]
-    assert "me is left out: the ledger is shared" in capsys.readouterr().err
+    assert (settings.admins, settings.operators) == (["prof"], ["prof"])
+    assert settings.managers == {"default": ["prof"]}
+    told = capsys.readouterr().err
+    for ignored in ("admins: me", "operators: me", "managers: me of default"):
+        assert f"AIStack.{ignored} is left out: the ledger is shared" in told
 
 
 def test_limits_of_a_shared_ledger_are_those_that_its_users_cannot_write(

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from traitlets import Bool, Dict, Float, List, TraitError, Unicode, Union
-from traitlets.config import Application, LoggingConfigurable
-from traitlets.config.loader import LazyConfigValue
+from traitlets import Bool, Dict, Float, List, Unicode, Union
+from traitlets.config import LoggingConfigurable
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.role_settings import read_roles
 from jupyter_aistack.broker.settings import read_mig_create, read_policy, read_suspend
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
 from jupyter_aistack.core.enforcement.verification import NotEnforcedAction
 from jupyter_aistack.core.model.policy import Policy
+from jupyter_aistack.core.model.roles import RoleSettings
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.ledger import opening
-from jupyter_aistack.system.permissions import guarded
 from jupyter_aistack.system.users import is_root
+
+from .files import SettingsFiles
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Service
@@ -33,8 +34,12 @@ C = TypeVar("C", bound=StrEnum)
 _POLICY = "queues user_limits half_life batch_share notice_seconds min_runtime age"
 SHARED_RULES = frozenset([*_POLICY.split(), "show_names", "lease_ttl_seconds"])
 """Settings by which those who share a ledger get on with each other."""
-_IGNORED_ADMINS = (
-    "AIStack.admins: %s is left out: the ledger is shared, and its admins are named in"
+ROLE_SETTINGS = ("admins", "operators", "managers")
+"""Settings that say who may do more than others: of those who share a ledger, nobody
+gives them to themselves.
+"""
+_IGNORED_NAMES = (
+    "AIStack.%s: %s is left out: the ledger is shared, and who may do what is set in"
     " configuration that its users cannot write, such as /etc/jupyter"
 )
 
@@ -161,10 +166,22 @@ class AIStack(LoggingConfigurable):
         share the ledger, only files count that its users cannot write.""",
     ).tag(config=True)
 
+    operators = List(
+        Unicode(),
+        help="""Logins, and ``@group`` names, that may drain devices, suspend and release what others hold, and always
+        see who that is. Where others share the ledger, as with ``admins``.""",
+    ).tag(config=True)
+
+    managers = Dict(
+        help="""Who manages a queue, by its name: ``{"class": ["@teachers"]}``, logins and ``@group`` names. They may
+        reserve for that queue, release and withdraw what is in it, and always see who that is. Where others share the
+        ledger, as with ``admins``.""",
+    ).tag(config=True)
+
     show_names = Bool(
         True,
         help="""Whether users see who holds what and who waits. When false, others are ``someone`` to all but
-        admins.""",
+        admins, operators and, in their queues, managers.""",
     ).tag(config=True)
 
     carbon_g_per_kwh = Float(
@@ -235,6 +252,7 @@ class AIStack(LoggingConfigurable):
         providers = self.build_providers()
         # A service is built later, and must not be refused then.
         self.build_rates()
+        self.build_roles(policy)
         # Last: all that can be wrong with a setting is found before a file is made.
         named = self._named_ledger_url
         ledger = opening.open_ledger(named) if named else opening.open_own_ledger()
@@ -248,13 +266,14 @@ class AIStack(LoggingConfigurable):
         makers = opening.rule_makers(self.chosen_ledger_url)
         if makers is None or is_root() or os.getuid() in makers:
             return
-        shared = _Settings()
+        shared = SettingsFiles()
         shared.load(guarded_by=makers)
         rules = AIStack(parent=shared)
-        ignored = sorted(set(self.admins) - set(rules.admins))
-        if ignored:
-            self.log.warning(_IGNORED_ADMINS, ", ".join(ignored))
-        for name in ("admins", *(shared.config.AIStack.keys() & SHARED_RULES)):
+        for name in ROLE_SETTINGS:
+            ignored = _names_in(getattr(self, name)) - _names_in(getattr(rules, name))
+            if ignored:
+                self.log.warning(_IGNORED_NAMES, name, ", ".join(sorted(ignored)))
+        for name in (*ROLE_SETTINGS, *(shared.config.AIStack.keys() & SHARED_RULES)):
             setattr(self, name, getattr(rules, name))
 
     def _broker_options(self) -> dict[str, Any]:
@@ -311,9 +330,22 @@ class AIStack(LoggingConfigurable):
         self.take_shared_rules()
         return Service(
             broker,
-            admins=frozenset(self.admins),
+            roles=self.build_roles(broker.policy),
             show_names=self.show_names,
             rates=self.build_rates(),
+        )
+
+    def build_roles(self, policy: Policy) -> RoleSettings:
+        """Who has which role.
+
+        Raises:
+            InvalidRequest: a setting makes no sense; it is named.
+        """
+        return read_roles(
+            admins=self.admins,
+            operators=self.operators,
+            managers=self.managers,
+            queues=[queue.name for queue in policy.queues],
         )
 
     def build_rates(self) -> Rates:
@@ -335,6 +367,13 @@ class AIStack(LoggingConfigurable):
         return Rates(**rates)
 
 
+def _names_in(value: Any) -> set[str]:
+    """Who has a role by a setting; for managers, with the queue."""
+    if not isinstance(value, dict):
+        return set(map(str, value))
+    return {f"{name} of {queue}" for queue, names in value.items() for name in names}
+
+
 def _choice(kind: type[C], field: str, value: str) -> C:
     """A setting that is one of a few words. Raises `InvalidRequest` naming it and the
     words.
@@ -346,54 +385,3 @@ def _choice(kind: type[C], field: str, value: str) -> C:
         raise InvalidRequest(
             f"{field}: {value!r} is not one of {words}", field=field
         ) from None
-
-
-def load_settings() -> AIStack:
-    """Settings outside a server: what the ``jupyter_server_config`` and
-    ``jupyter_aistack_config`` files say.
-
-    Raises:
-        InvalidRequest: a setting is of a kind that makes no sense; it is named.
-    """
-    application = _Settings()
-    application.load()
-    try:
-        return AIStack(parent=application)
-    except TraitError as error:
-        field = _refused_trait(application.config.AIStack)
-        raise InvalidRequest(f"{field}: {error}", field=field) from error
-
-
-def _refused_trait(configured: Mapping[str, Any]) -> str:
-    """The setting whose value its trait does not take: traitlets' error does not name
-    it but in its text.
-    """
-    for name in AIStack.class_trait_names(config=True):
-        value = configured.get(name)
-        # Changes of a default, such as ``c.AIStack.admins.append``, take its kind.
-        if value is None or isinstance(value, LazyConfigValue):
-            continue
-        try:
-            AIStack(**{name: value})
-        except TraitError:
-            return name
-    return "settings"
-
-
-class _Settings(Application):
-    """Reads the same config files as a Jupyter server, and nothing else of it."""
-
-    name = "jupyter-aistack"
-
-    def load(self, guarded_by: Collection[int] | None = None) -> None:
-        """Read the files.
-
-        Args:
-            guarded_by: only those that nobody but these users may change.
-        """
-        from jupyter_core.paths import jupyter_config_path
-
-        folders = list(reversed(jupyter_config_path()))
-        for base in ("jupyter_server_config", "jupyter_aistack_config"):
-            own = guarded(folders, (f"{base}.py", f"{base}.json"), guarded_by)
-            self.load_config_file(base, path=own)
