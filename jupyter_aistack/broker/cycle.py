@@ -15,6 +15,7 @@ from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.core.scheduling.lease_limits import with_limits
 from jupyter_aistack.exceptions import AIStackError, LedgerConflict
+from jupyter_aistack.ledger.actor import acting_by_itself
 from jupyter_aistack.ledger.changes import Answer, Change, Finish, Submission
 
 from .batches import Batches
@@ -151,8 +152,9 @@ class SchedulingCycle:
     def _serve(self, calls: Sequence[CycleCall]) -> None:
         """Do what was asked for at once in one cycle."""
         try:
-            self._withdrawals.settle()
-            events = self._run([call for call in calls if call.change is not None])
+            with acting_by_itself():
+                self._withdrawals.settle()
+                events = self._run([call for call in calls if call.change is not None])
         except Exception as error:
             for call in calls:
                 call.error = call.error or error

@@ -10,6 +10,7 @@ from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import HostSample, Usage
 from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.ledger.actor import acting_by_itself
 
 from .cycle import SchedulingCycle
 from .fault_monitor import FaultMonitor
@@ -72,6 +73,10 @@ class Maintenance:
         """Renew every lease of this host whose process lives, measure, and run a cycle.
         Returns what the cycle did.
         """
+        with acting_by_itself():
+            return self._maintain()
+
+    def _maintain(self) -> tuple[Event, ...]:
         self._host_state.show_presence()
         # Renewed first: the cycle at the end would take for expired what lives.
         self._leases.renew_living()

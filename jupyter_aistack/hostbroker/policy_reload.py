@@ -11,6 +11,7 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.exceptions import AIStackError
 
 from .admin_file import AdminFile, FileMark
+from .hub_accounts import HubAccounts
 from .settings import BrokerSettings
 
 log = logging.getLogger("jupyter_aistack")
@@ -23,6 +24,8 @@ TAKEN_OVER = frozenset(
         "carbon_g_per_kwh",
         "cycle_seconds",
         "half_life",
+        "hub_accounts",
+        "hub_url",
         "managers",
         "min_runtime",
         "notice_seconds",
@@ -73,6 +76,10 @@ class PolicyReload:
     def build_service(self) -> Service:
         """The broker's verbs, with who may do what as the file says."""
         return self._settings.build_service(self._broker)
+
+    def build_hub_accounts(self) -> HubAccounts:
+        """Who acts for users of the hub, as the file says."""
+        return self._settings.build_hub_accounts()
 
     def ask(self) -> None:
         """Have the file read again in the next turn, changed or not."""

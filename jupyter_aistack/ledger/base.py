@@ -15,7 +15,7 @@ a broker of its host can see that.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
 from jupyter_aistack.core.accounting.charges import (
@@ -36,11 +36,12 @@ from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
 
 from .changes import Change, Written
+from .history import History
 from .host_base import HostLedger
 from .state import LedgerState
 
 
-class Ledger(HostLedger, ABC):
+class Ledger(HostLedger, History):
     """Where leases are written down. Safe to use from several threads and, but for
     memory, processes.
 
@@ -317,10 +318,6 @@ class Ledger(HostLedger, ABC):
     @abstractmethod
     def waiting(self) -> tuple[Request, ...]:
         """The queued requests of all hosts, in the order they came."""
-
-    @abstractmethod
-    def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
-        """Events with a sequence above `after`, in order."""
 
     # -- devices -----------------------------------------------------------------------
 

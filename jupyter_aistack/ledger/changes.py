@@ -1,11 +1,11 @@
 """Changes that are planned with before they are written: what a cycle writes down in one
-transaction with its plan.
+transaction with its plan. Each is done by whoever has asked for it (`actor`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from jupyter_aistack.core.model.events import Event
@@ -14,6 +14,7 @@ from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.usage_history import Account, charged
 from jupyter_aistack.exceptions import AIStackError, LedgerConflict
 
+from .actor import Actor, current_actor
 from .state import LedgerState
 
 
@@ -22,6 +23,7 @@ class Submission:
     """A new request, as `Ledger.submit` writes it down."""
 
     request: Request
+    actor: Actor = field(default_factory=current_actor)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Finish:
 
     lease_id: str
     token: int
+    actor: Actor = field(default_factory=current_actor)
 
 
 Change = Submission | Finish

@@ -40,7 +40,8 @@ class HostTransactions(Transactions):
                 cancelled = replace(
                     request, state=RequestState.CANCELLED, reason=STARTED_AGAIN
                 )
-                set_request_state(rows, cancelled, EventKind.REQUEST_CANCELLED, now)
+                kind = EventKind.REQUEST_CANCELLED
+                set_request_state(rows, request, cancelled, kind, now)
             _move_reservations(rows, before, host.id, now)
             # What is still wrong with a device its driver tells anew.
             for fault in rows.device_faults(before):

@@ -73,9 +73,11 @@ def advance_lease(
 
     if step in _STEP_EVENTS:
         detail = _detail(after, step)
-        rows.append(lease_event(_STEP_EVENTS[step], after, now, detail))
+        kind = _STEP_EVENTS[step]
+        rows.append(lease_event(kind, after, now, detail, was=lease))
     if changes.get("verified") is False:
-        rows.append(lease_event(EventKind.LEASE_NOT_ENFORCED, after, now, update.text))
+        kind = EventKind.LEASE_NOT_ENFORCED
+        rows.append(lease_event(kind, after, now, update.text, was=lease))
     return after
 
 

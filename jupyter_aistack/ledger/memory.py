@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from operator import attrgetter
 
 from jupyter_aistack.core.accounting.charges import (
     CellInterval,
@@ -15,6 +16,7 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
+from jupyter_aistack.core.audit.chain import Link
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity, HostReport
@@ -24,6 +26,7 @@ from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
 
+from .audit_trail import sealed
 from .rows import Rows
 from .transactional import TransactionalLedger
 
@@ -80,6 +83,7 @@ class _MemoryRows:
         self._charges: dict[Key, UsageRecord] = {}
         self._spans: dict[tuple[str, str, str, str, float], CellInterval] = {}
         self._events: list[Event] = []
+        self.chain_end = Link()
 
     def expect(self, **_expected: object) -> None:
         """Nothing is waited for."""
@@ -268,10 +272,18 @@ class _MemoryRows:
                 del self._spans[place]
 
     def append(self, event: Event) -> None:
-        self._events.append(replace(event, sequence=len(self._events) + 1))
+        row, self.chain_end = sealed(event, self.chain_end, vars)
+        self._events.append(Event(**row))
 
     def events(self, after: int, limit: int) -> list[Event]:
-        return self._events[after : after + limit]
+        first = bisect_right(self._events, after, key=attrgetter("sequence"))
+        return self._events[first : first + limit]
+
+    def event_rows(self, after: int, limit: int) -> list[Mapping[str, object]]:
+        return [vars(event) for event in self.events(after, limit)]
+
+    def chained_after(self) -> int:
+        return 0
 
 
 def _place(span: CellInterval) -> tuple[str, str, str, str, float]:

@@ -10,6 +10,7 @@ from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LedgerConflict
 
+from .actor import acting
 from .apply_plan import (
     apply_action,
     check_actions,
@@ -60,13 +61,17 @@ class PlanTransactions(Transactions):
     def _answer(self, rows: Rows, change: Change, now: float) -> Answer:
         """Write one change down. What is refused has changed nothing."""
         try:
-            if isinstance(change, Submission):
-                return submit_request(rows, change.request)
-            lease = guarded_lease(rows, change.lease_id, change.token)
-            finish = LeaseTransition.FINISH
-            return step_lease(rows, lease, finish, now, self.half_life_seconds)
+            with acting(change.actor):
+                return self._write_change(rows, change, now)
         except REFUSALS as refusal:
             return refusal
+
+    def _write_change(self, rows: Rows, change: Change, now: float) -> Request | Lease:
+        if isinstance(change, Submission):
+            return submit_request(rows, change.request)
+        lease = guarded_lease(rows, change.lease_id, change.token)
+        finish = LeaseTransition.FINISH
+        return step_lease(rows, lease, finish, now, self.half_life_seconds)
 
     def _apply_actions(self, rows: Rows, plan: Plan, now: float) -> list[Event]:
         """Carry out a plan that was checked."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from operator import attrgetter
 
-from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.request import Holder, Request, RequestState
 
 from .apply_plan import set_request_state
-from .rows import Rows, find_request
+from .rows import Rows, find_request, request_event
 from .transactions import Transactions
 
 
@@ -27,7 +27,8 @@ class RequestTransactions(Transactions):
             if request.state is not RequestState.QUEUED:
                 return request
             cancelled = replace(request, state=RequestState.CANCELLED, reason=reason)
-            set_request_state(rows, cancelled, EventKind.REQUEST_CANCELLED, now)
+            kind = EventKind.REQUEST_CANCELLED
+            set_request_state(rows, request, cancelled, kind, now)
             return cancelled
 
     def rebind(self, request_id: str, now: float, holder: Holder) -> Request:
@@ -39,6 +40,8 @@ class RequestTransactions(Transactions):
             rows.keep_request(rebound)
             # Plans that would grant it by its old holder must be made anew.
             rows.version += 1
+            bound = EventKind.REQUEST_BOUND
+            rows.append(request_event(bound, rebound, now, was=request))
             return rebound
 
     def request_of_key(self, user: str, key: str) -> Request | None:
@@ -69,13 +72,8 @@ def submit_request(rows: Rows, request: Request) -> Request:
     written = replace(request, state=RequestState.QUEUED, lease_id="")
     rows.keep_request(written, is_new=True)
     rows.version += 1
-    rows.append(
-        Event(
-            kind=EventKind.REQUEST_QUEUED,
-            at=request.submitted_at,
-            request_id=request.id,
-        )
-    )
+    kind = EventKind.REQUEST_QUEUED
+    rows.append(request_event(kind, written, request.submitted_at, was=None))
     return written
 
 

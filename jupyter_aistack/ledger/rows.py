@@ -12,6 +12,8 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
+from jupyter_aistack.core.audit.chain import Link
+from jupyter_aistack.core.audit.changes import lease_changes, request_changes
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event, EventKind
@@ -29,6 +31,8 @@ class Rows(Protocol):
     """
 
     version: int
+    chain_end: Link
+    """The last event, behind which the next is chained."""
 
     def expect(
         self,
@@ -166,6 +170,12 @@ class Rows(Protocol):
 
     def events(self, after: int, limit: int) -> list[Event]: ...
 
+    def event_rows(self, after: int, limit: int) -> list[Mapping[str, object]]:
+        """Events as they are kept."""
+
+    def chained_after(self) -> int:
+        """The last event of a schema that kept no digests; 0 for none."""
+
 
 def find_lease(rows: Rows, lease_id: str) -> Lease:
     """The lease of that id. Raises `LeaseNotFound`."""
@@ -226,18 +236,56 @@ def refuse_ended(lease: Lease) -> None:
         raise LeaseLost(message, lease_id=lease.id, outcome=outcome.value)
 
 
-def lease_event(kind: EventKind, lease: Lease, at: float, detail: str = "") -> Event:
-    """What happened to `lease`, ready to be written down."""
+def lease_event(
+    kind: EventKind,
+    lease: Lease,
+    at: float,
+    detail: str = "",
+    *,
+    was: Lease | None = None,
+) -> Event:
+    """What happened to `lease`, ready to be written down.
+
+    Args:
+        was: the lease before; itself where it has not changed.
+    """
+    before, after = ("", "") if was is lease else lease_changes(was, lease)
     return Event(
-        kind=kind, at=at, request_id=lease.request_id, lease_id=lease.id, detail=detail
+        kind=kind,
+        at=at,
+        request_id=lease.request_id,
+        lease_id=lease.id,
+        detail=detail,
+        owner=lease.holder.user,
+        before=before,
+        after=after,
     )
 
 
-def keep_conditions(rows: Rows, lease: Lease, update: ConditionUpdate) -> None:
-    """Change the conditions of a lease as it is in this transaction."""
+def request_event(
+    kind: EventKind, request: Request, at: float, *, was: Request | None
+) -> Event:
+    """What happened to `request`, likewise; `was` is None where it is new."""
+    before, after = request_changes(was, request)
+    return Event(
+        kind=kind,
+        at=at,
+        request_id=request.id,
+        detail=request.reason,
+        owner=request.holder.user,
+        before=before,
+        after=after,
+    )
+
+
+def keep_conditions(rows: Rows, lease: Lease, update: ConditionUpdate) -> Lease:
+    """Change the conditions of a lease as it is in this transaction; the lease then."""
     conditions = update.apply(lease.conditions)
-    if conditions != lease.conditions:
-        rows.keep_lease(replace(lease, conditions=conditions))
+    if conditions == lease.conditions:
+        return lease
+    changed = replace(lease, conditions=conditions)
+    rows.keep_lease(changed)
+    return changed
 
 
 def is_id(text: str) -> bool:

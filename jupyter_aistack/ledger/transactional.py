@@ -14,24 +14,25 @@ from typing import Any
 
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_state import DeviceState, StatePhase
-from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.events import EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition
-from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.core.scheduling.lease_ends import after_pause
 
 from .apply_plan import keep_residence, touch
 from .device_transactions import DeviceTransactions
+from .history_transactions import HistoryTransactions
 from .host_transactions import HostTransactions
 from .lease_steps import advance_lease, step_lease
 from .plan_transactions import PlanTransactions
 from .request_transactions import RequestTransactions
+from .reservation_transactions import ReservationTransactions
 from .rows import (
     Rows,
     find_lease,
-    find_reservation,
     guarded_lease,
     is_id,
+    keep_conditions,
     lease_event,
     live_lease,
 )
@@ -49,6 +50,8 @@ class TransactionalLedger(
     HostTransactions,
     DeviceTransactions,
     UsageTransactions,
+    ReservationTransactions,
+    HistoryTransactions,
 ):
     """The port over two kinds of transactions, which a medium provides."""
 
@@ -110,12 +113,13 @@ class TransactionalLedger(
             lease = live_lease(rows, lease_id, token)
             renewed = lease.expires_at if expires_at is None else expires_at
             kept_until = _within_end(renewed, ends_at)
-            lease = _keep(rows, lease, ends_at=ends_at, expires_at=kept_until)
+            extended = _keep(rows, lease, ends_at=ends_at, expires_at=kept_until)
             detail = "no end of its own"
             if ends_at is not None:
                 detail = f"ends in {format_duration(ends_at - now)}"
-            rows.append(lease_event(EventKind.LEASE_EXTENDED, lease, now, detail))
-            return lease
+            kind = EventKind.LEASE_EXTENDED
+            rows.append(lease_event(kind, extended, now, detail, was=lease))
+            return extended
 
     def bind(
         self,
@@ -135,7 +139,10 @@ class TransactionalLedger(
                 rows.version += 1
             if conditions is not None:
                 changes["conditions"] = conditions.apply(lease.conditions)
-            return _keep(rows, lease, **changes)
+            bound = _keep(rows, lease, **changes)
+            if bound.holder != lease.holder:
+                rows.append(lease_event(EventKind.LEASE_BOUND, bound, now, was=lease))
+            return bound
 
     def remark(
         self,
@@ -149,10 +156,10 @@ class TransactionalLedger(
     ) -> Lease:
         with self._changing(now, leases=[lease_id]) as rows:
             lease = live_lease(rows, lease_id, token)
-            rows.append(lease_event(kind, lease, now, detail))
-            if conditions is None:
-                return lease
-            return _keep(rows, lease, conditions=conditions.apply(lease.conditions))
+            update = conditions or ConditionUpdate()
+            remarked = keep_conditions(rows, lease, update)
+            rows.append(lease_event(kind, remarked, now, detail, was=lease))
+            return remarked
 
     def update_device_state(
         self,
@@ -178,7 +185,11 @@ class TransactionalLedger(
         if after.phase is StatePhase.RESIDENT and kept.state is LeaseState.SUSPENDED:
             return advance_lease(rows, kept, LeaseTransition.RESUME, now, half_life)
         if after.phase is StatePhase.LOST:
-            rows.append(lease_event(EventKind.LEASE_STATE_LOST, kept, now, after.note))
+            kind = EventKind.LEASE_STATE_LOST
+            rows.append(lease_event(kind, kept, now, after.note, was=lease))
+        elif _is_by_hand(lease, kept):
+            kind = EventKind.LEASE_STATE_CHANGED
+            rows.append(lease_event(kind, kept, now, was=lease))
         return kept
 
     def touch(self, lease_ids: Iterable[str], now: float) -> None:
@@ -190,32 +201,6 @@ class TransactionalLedger(
                 lease = rows.lease(lease_id)
                 if lease is not None and lease.is_live:
                     touch(rows, lease, now)
-
-    def reserve(self, reservation: Reservation, now: float) -> Reservation:
-        with self._changing(now) as rows:
-            known = rows.reservation(reservation.id)
-            if known is not None:
-                return known
-            rows.add_reservation(reservation)
-            rows.version += 1
-            rows.append(
-                Event(kind=EventKind.RESERVATION_MADE, at=now, detail=reservation.name)
-            )
-            return reservation
-
-    def unreserve(self, reservation_id: str, now: float) -> Reservation:
-        with self._changing(now) as rows:
-            reservation = find_reservation(rows, reservation_id)
-            rows.remove_reservation(reservation_id)
-            rows.version += 1
-            rows.append(
-                Event(
-                    kind=EventKind.RESERVATION_CANCELLED,
-                    at=now,
-                    detail=reservation.name,
-                )
-            )
-            return reservation
 
     def lease(self, lease_id: str, now: float) -> Lease:
         with self._seeing(now, leases=[lease_id]) as rows:
@@ -232,9 +217,15 @@ class TransactionalLedger(
         with self._seeing(now) as rows:
             return tuple(rows.leases(host=host, live=live, limit=within(limit)))
 
-    def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
-        with self._reading() as rows:
-            return tuple(rows.events(within(after), within(limit)))
+
+def _is_by_hand(before: Lease, after: Lease) -> bool:
+    """Whether a user has asked for where the device state is to be."""
+    was = before.residence
+    now = after.residence
+    if was is None or now is None:
+        return False
+    is_asked = now.asked is not was.asked and bool(now.asked.value)
+    return is_asked or now.is_kept != was.is_kept
 
 
 def _keep(rows: Rows, lease: Lease, **changes: Any) -> Lease:

@@ -16,6 +16,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.roles import RoleSettings
 from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.ledger.actor import Actor, acting
 from jupyter_aistack.system.users import groups_of
 
 from .accounting_verbs import AccountingVerbs
@@ -98,7 +99,9 @@ class Service:
             raise InvalidRequest("payload: expected an object", field="payload")
         with self.refusals.recorded(verb, caller):
             self._access.check_verb(verb, caller)
-            return answer(payload, caller)
+            # What is written meanwhile is the caller's doing.
+            with acting(Actor(user=caller.user, uid=caller.uid, pid=caller.pid)):
+                return answer(payload, caller)
 
     def check_lease(self, verb: str, lease_id: str, caller: Caller) -> Lease:
         """A lease that a transport answers a verb about by itself, on which the caller

@@ -134,6 +134,11 @@ USE = WIRE.record(
 )
 EVENT = WIRE.record(
     Event,
+    # What only those see who may read the audit trail.
+    hidden=[
+        *("owner", "before", "after", "user", "uid", "pid"),
+        *("command", "host", "salt", "digest"),
+    ],
     formats={
         "kind": described(WIRE.of(EventKind), **{"x-extensible": True}),
         "device_id": _expected(str, ""),

@@ -160,7 +160,10 @@ _CHARGE = _COLUMNS.record(
     formats=_outside("user", "queue", "owner", "label", "cell", "spec"),
 )
 _SPAN = _COLUMNS.record(CellInterval, formats=_outside("user", "owner", "cell"))
-_EVENT = _COLUMNS.record(Event, formats=_outside("detail"))
+_EVENT = _COLUMNS.record(
+    Event,
+    formats=_outside("detail", "owner", "before", "after", "user", "command", "host"),
+)
 
 lease_from_row = _LEASE.from_dict
 request_from_row = _REQUEST.from_dict
@@ -180,6 +183,7 @@ charge_to_row = _CHARGE.to_dict
 charge_from_row = _CHARGE.from_dict
 span_to_row = _SPAN.to_dict
 span_from_row = _SPAN.from_dict
+event_to_row = _EVENT.to_dict
 event_from_row = _EVENT.from_dict
 
 
@@ -217,13 +221,6 @@ def as_stored(request: Request) -> Request:
     if (reason, key) == (request.reason, request.idempotency_key):
         return request
     return replace(request, reason=reason, idempotency_key=key)
-
-
-def event_to_row(event: Event) -> dict[str, Any]:
-    """The columns of an event but its sequence, which the table gives."""
-    row = _EVENT.to_dict(event)
-    del row["sequence"]
-    return row
 
 
 def key_of_charge(key: Key) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import attrgetter
+from typing import Any
 
-from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.model.usage_history import Account
@@ -24,10 +24,14 @@ RowKey = str | AccountKey
 
 @dataclass(frozen=True)
 class Counters:
-    """The ledger's two numbers: of its changes that concern plans, and of its leases."""
+    """The ledger's numbers: of its changes that concern plans, of its leases and of its
+    events; and the digest of the last event.
+    """
 
     version: int
     token: int
+    event_sequence: int
+    event_digest: str
 
 
 @dataclass
@@ -40,7 +44,7 @@ class Written:
         new: keys of those that were not there before.
         unsent: keys of those that have not been sent to the database, the first to be
             written first.
-        events: to be sent.
+        events: their rows, to be sent.
         is_partly_known: something else was written that states are made of.
     """
 
@@ -49,7 +53,7 @@ class Written:
     accounts: dict[AccountKey, Account] = field(default_factory=dict)
     new: set[RowKey] = field(default_factory=set)
     unsent: dict[RowKey, None] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    events: list[Mapping[str, Any]] = field(default_factory=list)
     is_partly_known: bool = False
 
     def note(self, key: RowKey, *, is_new: bool) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
 
-from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -21,6 +20,7 @@ from jupyter_aistack.ledger.rows import is_id
 
 from . import codec
 from .cache import Traits
+from .history_rows import HistoryRows
 from .host_rows import HostRows
 from .statements import Statement
 from .transaction import OpenDatabase
@@ -30,7 +30,7 @@ _FEW = 64
 """So many rows are read one by one; more, with all the others."""
 
 
-class SQLRows(HostRows, UsageRows):
+class SQLRows(HostRows, UsageRows, HistoryRows):
     """The tables, as one transaction sees them."""
 
     def __init__(
@@ -248,14 +248,6 @@ class SQLRows(HostRows, UsageRows):
         self._written.is_partly_known = True
         self._execute(self._statements.delete_reservation, key=reservation_id)
 
-    def append(self, event: Event) -> None:
-        self._written.events.append(event)
-
-    def events(self, after: int, limit: int) -> list[Event]:
-        self._send_written()
-        rows = self._select(self._statements.events, after=after, at_most=limit)
-        return self._reader.readable("event", rows, codec.event_from_row)
-
     # -- sending what was written ------------------------------------------------------
 
     def _send_written(self) -> None:
@@ -271,9 +263,7 @@ class SQLRows(HostRows, UsageRows):
                 self._send_lease(written.leases[key], is_new=is_new)
         written.unsent.clear()
         written.new.clear()
-        while written.events:
-            self._send_events(written.events[:_FEW])
-            del written.events[:_FEW]
+        self._send_events()
 
     def _send_lease(self, lease: Lease, *, is_new: bool) -> None:
         row = codec.lease_to_row(lease)
@@ -298,15 +288,6 @@ class SQLRows(HostRows, UsageRows):
         else:
             key = {"of_user": row["user"], "of_queue": row["queue"]}
             self._execute(self._statements.update_account, **row, **key)
-
-    def _send_events(self, events: Sequence[Event]) -> None:
-        rows = enumerate(map(codec.event_to_row, events))
-        values = {
-            f"{name}_{number}": value
-            for number, row in rows
-            for name, value in row.items()
-        }
-        self._execute(self._statements.insert_events(len(events)), **values)
 
     def _requests(self, rows: Iterable[Mapping[str, Any]]) -> list[Request]:
         return self._reader.readable("request", rows, codec.request_from_row)

@@ -29,6 +29,11 @@ meta = sa.Table(
     sa.Column("schema_version", sa.Integer, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("token", sa.BigInteger, nullable=False),
+    sa.Column("event_sequence", sa.BigInteger, nullable=False),
+    sa.Column("event_digest", sa.Text, nullable=False),  # of the last event
+    sa.Column(
+        "chained_after", sa.BigInteger, nullable=False
+    ),  # events up to this one are of a schema that kept no digests
 )
 
 requests = sa.Table(
@@ -199,6 +204,16 @@ events = sa.Table(
     sa.Column("lease_id", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("device_id", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("before", sa.Text, nullable=False),  # JSON
+    sa.Column("after", sa.Text, nullable=False),  # JSON
+    sa.Column("user", sa.Text, nullable=False),
+    sa.Column("uid", sa.BigInteger),
+    sa.Column("pid", sa.BigInteger),
+    sa.Column("command", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("salt", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
     sqlite_autoincrement=True,
 )
 
@@ -233,7 +248,13 @@ def bring_up_to_date(connection: sa.Connection, shown_url: str) -> bool:
         metadata.create_all(connection)
         connection.execute(
             meta.insert().values(
-                id=1, schema_version=SCHEMA_VERSION, version=0, token=0
+                id=1,
+                schema_version=SCHEMA_VERSION,
+                version=0,
+                token=0,
+                event_sequence=0,
+                event_digest="",
+                chained_after=0,
             )
         )
         return True

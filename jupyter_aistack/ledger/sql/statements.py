@@ -102,11 +102,13 @@ class Statements:
         self._add_events()
 
     def _add_meta(self) -> None:
-        meta = sa.select(_M.schema_version, _M.version, _M.token)
+        counters = ("version", "token", "event_sequence", "event_digest")
+        meta = sa.select(_M.schema_version, *(_M[name] for name in counters))
         self.read_meta = self._query(meta)
         # SQLite has no such clause and needs none: there a write transaction locks.
         self.lock_meta = self._query(meta.with_for_update())
-        self.write_meta = self._change(schema.meta.update(), ("version", "token"))
+        self.write_meta = self._change(schema.meta.update(), counters)
+        self.chained_after = self._query(sa.select(_M.chained_after))
         # PostgreSQL's: the same as long as no transaction has written anything.
         snapshot = sa.cast(sa.func.txid_current_snapshot(), sa.Text).label("snapshot")
         self.stamp = self._query(sa.select(snapshot))
@@ -295,7 +297,7 @@ class Statements:
         """
         known = self._insert_events.get(count)
         if known is None:
-            names = [column.name for column in _E if column is not _E.sequence]
+            names = [column.name for column in _E]
             rows: list[dict[str, Any]] = [
                 {name: sa.bindparam(f"{name}_{number}") for name in names}
                 for number in range(count)

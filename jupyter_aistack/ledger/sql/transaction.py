@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jupyter_aistack.core.audit.chain import Link
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LedgerUnavailable
@@ -132,9 +133,9 @@ class SQLTransaction:
                 raise LedgerUnavailable(
                     message, field="ledger_url", ledger_url=self._shown_url
                 )
-            schema_version, version, token = counters
+            schema_version, *numbers = counters
             schema.check_schema(schema_version, self._shown_url)
-            self._keep_counters(Counters(version, token))
+            self._keep_counters(Counters(*numbers))
             if self._asked_stamp is not None:
                 self._recall(self._asked_stamp.fetchone()[0])
         assert self._counters is not None
@@ -170,6 +171,20 @@ class SQLTransaction:
     def version(self, version: int) -> None:
         self._counters = replace(self._read_counters(), version=version)
 
+    @property
+    def chain_end(self) -> Link:
+        """The last event, behind which the next is chained."""
+        counters = self._read_counters()
+        return Link(sequence=counters.event_sequence, digest=counters.event_digest)
+
+    @chain_end.setter
+    def chain_end(self, link: Link) -> None:
+        self._counters = replace(
+            self._read_counters(),
+            event_sequence=link.sequence,
+            event_digest=link.digest,
+        )
+
     def commit(self) -> None:
         """End the transaction and keep what it has done, the counters too if they have
         moved.
@@ -181,6 +196,8 @@ class SQLTransaction:
                 self._statements.write_meta,
                 version=counters.version,
                 token=counters.token,
+                event_sequence=counters.event_sequence,
+                event_digest=counters.event_digest,
             )
         if not self._writes:
             self._driver.commit()

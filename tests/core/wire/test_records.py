@@ -37,6 +37,10 @@ HIDDEN = {
     "HealthCondition": {"evidence"},  # its provider's
     "Reservation": {"host"},  # all are of the host that is asked
     "SuspendCapability": {"is_being_tested"},
+    "Event": {  # the audit trail's
+        *("owner", "before", "after", "user", "uid", "pid"),
+        *("command", "host", "salt", "digest"),
+    },
 }
 COMPUTED = {
     "Device": {"conditions"},
