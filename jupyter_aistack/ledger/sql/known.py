@@ -141,8 +141,9 @@ def _is_of(written: Written, host: str) -> bool:
     """Whether all that was written is of that host: its state does not tell all of the
     others.
     """
-    items = (*written.leases.values(), *written.requests.values())
-    return all(item.holder.host == host for item in items)
+    holders = [lease.holder for lease in written.leases.values()]
+    holders += [request.holder for request in written.requests.values()]
+    return all(holder.host == host for holder in holders)
 
 
 def _after(state: LedgerState, written: Written, counters: Counters) -> LedgerState:
