@@ -34,6 +34,9 @@ TAKEN_OVER = frozenset(
         "price_per_kwh",
         "queues",
         "show_names",
+        "stray_action",
+        "stray_exempt",
+        "stray_grace",
         "user_limits",
     }
 )
@@ -94,6 +97,7 @@ class PolicyReload:
         try:
             settings = self._file.load()
             policy = settings.build_policy()
+            stray_policy = settings.build_stray_policy()
         except AIStackError as error:
             self._refuse(error.message)
             return None
@@ -101,6 +105,7 @@ class PolicyReload:
         self._say_what_waits(settings)
         self._settings = settings
         self._broker.set_policy(policy)
+        self._broker.strays.policy = stray_policy
         log.info("%s was read again", self._file.path)
         return self.build_service()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from traitlets import List, Unicode
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.config import AIStack
+from jupyter_aistack.core.suspend.capability import BY_SERVERS_ALONE
 from jupyter_aistack.exceptions import InvalidRequest
 
 from .hub_accounts import HubAccounts
@@ -13,6 +16,8 @@ from .hub_accounts import HubAccounts
 
 class BrokerSettings(AIStack):
     """What the administrator's file says."""
+
+    serves_host = True
 
     hub_url = Unicode(
         "",
@@ -46,6 +51,11 @@ class BrokerSettings(AIStack):
                 f"cycle_seconds: expected seconds above 0, got {self.cycle_seconds!r}",
                 field="cycle_seconds",
             )
+
+    def _broker_options(self) -> dict[str, Any]:
+        """What is moved out of a process is moved by the server that runs it."""
+        off = {"suspend": None, "capability": BY_SERVERS_ALONE}
+        return {**super()._broker_options(), **off}
 
     def build_hub_accounts(self) -> HubAccounts:
         """Who acts for users of the hub.

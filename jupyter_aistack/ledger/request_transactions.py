@@ -6,6 +6,7 @@ from dataclasses import replace
 from operator import attrgetter
 
 from jupyter_aistack.core.model.events import EventKind
+from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.core.model.request import Holder, Request, RequestState
 
 from .apply_plan import set_request_state
@@ -60,7 +61,7 @@ class RequestTransactions(Transactions):
 def _request_of_key(rows: Rows, user: str, key: str) -> Request | None:
     """The user's request of a key; what was taken back may be asked for again."""
     named = rows.requests_named("", key) if key else []
-    return next((each for each in named if _is_kept(each, user)), None)
+    return next((each for each in named if _is_kept(rows, each, user)), None)
 
 
 def submit_request(rows: Rows, request: Request) -> Request:
@@ -84,9 +85,19 @@ def _known_request(rows: Rows, request: Request) -> Request | None:
         if known.id == request.id:
             return known
     user = request.holder.user
-    return next((each for each in named if _is_kept(each, user)), None)
+    return next((each for each in named if _is_kept(rows, each, user)), None)
 
 
-def _is_kept(request: Request, user: str) -> bool:
-    """Whether a request is a user's and has not been taken back."""
-    return request.holder.user == user and request.state is not RequestState.CANCELLED
+def _is_kept(rows: Rows, request: Request, user: str) -> bool:
+    """Whether a request is a user's and was not taken back."""
+    return request.holder.user == user and not _is_taken_back(rows, request)
+
+
+def _is_taken_back(rows: Rows, request: Request) -> bool:
+    """Whether a request came to nothing before its asker could use it: it was
+    withdrawn, or the lease that it became has failed.
+    """
+    if request.state is RequestState.CANCELLED:
+        return True
+    lease = rows.lease(request.lease_id) if request.lease_id else None
+    return lease is not None and lease.outcome is Outcome.FAILED
