@@ -27,8 +27,13 @@ def pair(url: str) -> Iterator[Pair]:
 
 
 def assert_is_known(ledger: SQLLedger, now: float = 1.0) -> None:
-    """The state is what was known before: it was not read again."""
-    assert ledger.read("box", now) is ledger.recall("box", now)
+    """The state is what was known before. A file tells that it need not be read again;
+    a server may have done something for itself.
+    """
+    known = ledger.recall("box", now)
+    state = ledger.read("box", now)
+    assert state == known
+    assert state is known or not ledger.shown_url.startswith("sqlite")
 
 
 def test_own_writes_are_known_as_they_are_stored(
@@ -53,7 +58,7 @@ def test_a_lease_is_looked_up_among_what_is_known(
 ) -> None:
     ledger, other = pair
     lease = grant(ledger, wish("r-1"), ends_at=50.0)
-    assert ledger.lease(lease.id, 1.0) is ledger.read("box", 1.0).leases[0]
+    assert ledger.lease(lease.id, 1.0) == ledger.read("box", 1.0).leases[0] == lease
     other.renew(lease.id, lease.token, 2.0, 40.0)
     assert ledger.lease(lease.id, 2.0).expires_at == 40.0
     assert not ledger.lease(lease.id, 60.0).is_live
