@@ -80,7 +80,7 @@ def measure(rounds: int) -> Report:
     }
     ratio = statistics.median(result["ours"]) / statistics.median(result["bare"])
     return Report(
-        ratios={"vs_bare_transactions": ratio}, figures=figures, goals={"p50_ms": 10}
+        ratios={"vs_bare_transactions": ratio}, figures=figures, goals={"p50_ms": 3}
     )
 
 
