@@ -4,8 +4,10 @@ broker of the host knows users by tokens of the hub, and the hub shows its page.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -20,9 +22,12 @@ from tests.paths import ROOT
 from .asking import ask_for_kernel, leases, queue
 
 ACCOUNT = "aistack-hub"
+SPAWN_PAGE = "a-token-of-the-spawn-page"
 FORBIDDEN = 403
 SETTINGS = """
 import sys
+
+from jupyter_aistack.hub.spawn_options import SpawnOptions
 
 c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = "{folder}/home/{{username}}"
@@ -30,6 +35,11 @@ c.Spawner.environment = {{
     "AISTACK_BROKER": "{broker}",
     "JUPYTERHUB_SINGLEUSER_APP": "jupyter_server.serverapp.ServerApp",
 }}
+options = SpawnOptions(broker="{broker}", token="{token}")
+c.Spawner.options_form = options.form
+c.Spawner.options_from_form = options.from_form
+c.Spawner.apply_user_options = options.apply
+services.append({{"name": "aistack-spawn", "api_token": "{token}"}})
 c.JupyterHub.custom_scopes = {{
     "custom:aistack:admin": {{"description": "Change what others hold on GPUs"}},
 }}
@@ -76,6 +86,7 @@ def hub(account: int, open_folder: Path) -> Iterator[Hub]:
         broker=open_folder / "broker" / "broker.sock",
         port=free_port(),
         root=ROOT,
+        token=SPAWN_PAGE,
     )
     with running_hub(folder, settings, uid=account) as running:
         yield running
@@ -137,3 +148,52 @@ def test_servers_of_one_account_are_different_users(
     wait_until(lambda: request_id not in queue(bob))
     (lease,) = leases(bob)
     assert lease["holder"]["user"] == "bob"
+
+
+def test_the_spawn_page_offers_what_fits_and_kernels_ask_for_it(
+    hub: Hub, host: LiveBroker
+) -> None:
+    carol = hub.login("carol")
+    shown = carol.session.get(f"{hub.url}/hub/spawn", timeout=60)
+    assert re.search(r"1/4 of a GPU\s*<small>fits now, on 1 GPU</small>", shown.text)
+    form = {"_xsrf": carol.cookie("_xsrf", "/hub/"), "aistack_slice": "1/4"}
+    carol.session.post(f"{hub.url}/hub/spawn", form, timeout=60)
+    wait_until(carol.is_running, otherwise=hub.log)
+    carol.open_page()
+
+    started = carol.call("POST", "api/kernels", {"name": "aistack"})
+    assert started.ok, started.text
+    kernel_id = started.json()["id"]
+    lease = wait_until(lambda: held_by_kernel(carol, kernel_id))
+    assert (lease["spec"], lease["holder"]["user"]) == ("1/4", "carol")
+    carol.stop_server()
+
+
+def held_by_kernel(user: HubUser, kernel_id: str) -> dict[str, Any] | None:
+    own = [lease for lease in leases(user) if lease["holder"]["id"] == kernel_id]
+    return own[0] if own else None
+
+
+def test_while_the_hub_is_down_its_users_go_on_and_strangers_are_refused(
+    hub: Hub, host: LiveBroker, account: int
+) -> None:
+    known, unknown, revoked = (new_token(hub) for _ in range(3))
+    path = f"users/alice/tokens/{revoked['id']}"
+    assert hub.call("DELETE", path).ok
+    refused = host.speaker(account, token=revoked["token"]).say("mine")["error"]
+    assert "does not know the token" in refused["message"]
+
+    alice = host.speaker(account, token=known["token"])
+    lease = alice.request("1/4")
+    hub.kill()
+    assert alice.ask("release", lease_id=lease["id"])["state"] == "ended"
+    stranger = host.speaker(account, token=unknown["token"])
+    assert "the hub does not answer" in stranger.say("mine")["error"]["message"]
+    hub.start()
+    wait_until(lambda: "result" in stranger.say("mine"))
+
+
+def new_token(hub: Hub) -> dict[str, str]:
+    """A token of alice's, as the hub gives it out."""
+    token: dict[str, str] = hub.call("POST", "users/alice/tokens", {}).json()
+    return token
