@@ -26,8 +26,8 @@ from jupyter_aistack.ledger.rows import is_id
 
 from . import codec
 from .cache import Traits
+from .compiled import Statement
 from .history_rows import HistoryRows
-from .statements import Statement
 from .transaction import OpenDatabase
 
 _FEW = 64

@@ -16,9 +16,10 @@ from jupyter_aistack.ledger.base import LedgerState
 
 from . import schema
 from .cache import DecodeCache
+from .compiled import Statement
 from .failures import database_errors
 from .salvage import RowReader
-from .statements import Statement, Statements
+from .statements import Statements
 from .url import Identity
 
 _OWN_WRITES = "aistack_own_writes"
