@@ -32,6 +32,15 @@ FILES = set(TESTS.rglob("*.py"))
 DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 
 DRIVEN_BY: dict[str, set[str]] = {
+    "broker/remote/test_port.py": {
+        "broker.api.kernel_verbs",
+        "broker.remote",
+        "broker.remote.embedded",
+        "broker.remote.records",
+        "broker.remote.remote",
+    },
+    "server/maintenance/test_memory_enforcer.py": {"kernel.process_control"},
+    "broker/test_kernel_reports.py": {"core.model.kernel_report"},
     "cli/test_demo.py": {"cli.demo_server"},
     "config/test_settings.py": {"config", "config.files", "config.loading"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
@@ -56,6 +65,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.api.admin_verbs",
         "core.wire.visibility",
     },
+    "core/enforcement/test_strays.py": {"core.model.stray"},
     "broker/test_broker.py": {
         "broker.cycle",
         "broker.devices",
@@ -156,11 +166,10 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.suspend.placement",
         "core.suspend.victims",
     },
-    "flows/test_gpu_broker.py": {"testing"},
+    "flows/test_gpu_broker.py": {"broker.device_processes", "testing"},
     "flows/test_lease_life.py": {
         "kernel.allocation",
         "kernel.kernel_leases",
-        "kernel.process_control",
     },
     "flows/test_mps_broker.py": {"providers.nvidia.enforcement"},
     "flows/test_one_sample.py": {"core.model.sample"},

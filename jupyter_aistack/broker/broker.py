@@ -22,11 +22,12 @@ from .devices import DeviceManager
 from .host_state import HostState
 from .leases import Leases
 from .liveness import holder_liveness
-from .maintenance import Maintenance
+from .maintenance import Maintenance, Watchdogs
 from .memory_watchdog import MemoryWatchdog
 from .processes import HolderProcesses
 from .requests import Requests
 from .reservations import Reservations
+from .strays import StrayMonitor, StrayOptions
 from .suspend_support import SuspendSupport
 from .suspension import Suspension
 from .withdrawals import Withdrawals
@@ -34,9 +35,7 @@ from .withdrawals import Withdrawals
 
 class Broker:
     """Grants slices of this host; each of its methods is a method of one of its parts.
-
-    There may be many brokers over one ledger: fencing tokens and the ledger's version
-    keep them from granting the same twice. Synchronous: use threads.
+    Many may share a ledger. Synchronous: use threads.
 
     Args:
         ledger: where everything is written down.
@@ -53,6 +52,7 @@ class Broker:
         memory_action: about processes that hold more GPU memory than their lease has.
         show_names: whether users see the names of others.
         pid_namespace: tells which ids that a driver lists are of processes here.
+        strays: how it is seen to processes that use a GPU without a lease.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Broker:
         memory_action: MemoryAction = MemoryAction.INTERRUPT,
         show_names: bool = True,
         pid_namespace: PidNamespace | None = None,
+        strays: StrayOptions | None = None,
     ) -> None:
         self.ledger = ledger
         self.events = ledger.events
@@ -104,6 +105,8 @@ class Broker:
         self.suspend_support = SuspendSupport(
             state, policy=suspend, capability=capability, host_memory=host_memory
         )
+        self.strays = StrayMonitor(state, self.processes, strays or StrayOptions())
+        self._watchdogs = Watchdogs(memory=self.memory, strays=self.strays)
         withdrawals = Withdrawals(state)
         cycle = SchedulingCycle(
             state, self.processes, self.suspend_support, withdrawals
@@ -132,7 +135,6 @@ class Broker:
         self.submit = requests.submit
         self.adopt = requests.adopt
         self.cancel = requests.cancel
-
         reservations = Reservations(state, cycle, withdrawals)
         self.reservations = reservations.current
         self.reserve = reservations.reserve
@@ -146,7 +148,6 @@ class Broker:
         self.end_cell = suspension.end_cell
         self.request_action = suspension.request_action
         self.set_pinned = suspension.set_pinned
-
         leases = Leases(
             state, cycle, self.processes, withdrawals, self.not_enforced_action
         )
@@ -161,9 +162,8 @@ class Broker:
         self.renew = leases.renew
         self.extend = leases.extend
         self.release = leases.release
-
         maintenance = Maintenance(
-            state, cycle, leases, self.processes, self.memory, show_names=show_names
+            state, cycle, leases, self.processes, self._watchdogs, show_names=show_names
         )
         self.mig = maintenance.mig
         self.usage_meter = maintenance.usage_meter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jupyter_aistack.core.accounting.measurement import usage_by_lease
 from jupyter_aistack.core.model.events import Event
@@ -19,6 +20,7 @@ from .leases import Leases
 from .memory_watchdog import MemoryWatchdog
 from .mig import MIGReconfigurer
 from .processes import HolderProcesses
+from .strays import StrayMonitor
 from .usage_meter import UsageMeter
 
 log = logging.getLogger("jupyter_aistack")
@@ -29,6 +31,19 @@ USAGE_SECONDS = 2.0
 """So old may be what people are shown; a turn every two seconds serves them."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Watchdogs:
+    """What acts on who uses more than was leased.
+
+    Attributes:
+        memory: sees to leases whose processes hold more than they have.
+        strays: sees to processes that have no lease.
+    """
+
+    memory: MemoryWatchdog
+    strays: StrayMonitor
+
+
 class Maintenance:
     """What has to happen on a host every few seconds.
 
@@ -37,7 +52,7 @@ class Maintenance:
         cycle: run at the end of each turn.
         leases: renews them.
         processes: finds which processes use them.
-        memory: acts on what holds more than its lease has.
+        watchdogs: act on who uses more than was leased.
         show_names: whether users see the names of others.
 
     Attributes:
@@ -51,7 +66,7 @@ class Maintenance:
         cycle: SchedulingCycle,
         leases: Leases,
         processes: HolderProcesses,
-        memory: MemoryWatchdog,
+        watchdogs: Watchdogs,
         *,
         show_names: bool,
     ) -> None:
@@ -67,7 +82,8 @@ class Maintenance:
         self._cycle = cycle
         self._leases = leases
         self._processes = processes
-        self._memory = memory
+        self._memory = watchdogs.memory
+        self._strays = watchdogs.strays
 
     def maintain(self) -> tuple[Event, ...]:
         """Renew every lease of this host whose process lives, measure, and run a cycle.
@@ -85,6 +101,9 @@ class Maintenance:
         leases = self._host_state.leases()
         self._memory.check(leases, lambda: self.sample(leases))
         self._faults.check(leases, lambda: self._processes.pids(leases))
+        # After the memory, whose look tells which processes outside a lease's tree are
+        # its own.
+        self._strays.check()
 
         events = self._cycle.run()
         self._host_state.report()

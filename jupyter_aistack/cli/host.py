@@ -14,6 +14,8 @@ from jupyter_aistack.client.text import (
     lease_remarks,
     percent_text,
     share_text,
+    stray_remark,
+    stray_text,
 )
 from jupyter_aistack.core.model.units import format_bytes
 
@@ -38,6 +40,7 @@ def doctor(options: argparse.Namespace) -> int:
         "devices": [
             {**device, "enforcement": enforcement(device)} for device in devices
         ],
+        "strays": host["strays"],
         "ceilings": [lease for lease in client.leases() if lease["up_to"]],
     }
     show(options, report, _doctor_lines(report))
@@ -49,6 +52,7 @@ def _doctor_lines(report: JSON) -> Iterable[str]:
     for device in report["devices"]:
         yield from _device_lines(device)
         yield from _ceiling_lines(device, report["ceilings"])
+        yield from _stray_lines(device, report["strays"])
     suspend = report["suspend"]
     why = f": {suspend['why']}" if suspend["why"] else ""
     yield f"suspending idle kernels: {suspend['tier']}{why}"
@@ -69,6 +73,18 @@ def _device_lines(device: JSON) -> Iterator[str]:
         yield f"  health: {health_text(condition, now)}"
     if device["advice"]:
         yield f"  advice: {device['advice']}"
+
+
+def _stray_lines(device: JSON, strays: Iterable[JSON]) -> Iterator[str]:
+    """Who uses a device without a lease."""
+    now = time.time()
+    for stray in strays:
+        if stray["device_id"] == device["id"]:
+            who = stray["user"] or "an unknown user"
+            remark = stray_remark(stray, now)
+            rest = f"; {remark}" if remark else ""
+            text = stray_text(stray, now)
+            yield f"  without a lease: process {text}, of {who}{rest}"
 
 
 def _ceiling_lines(device: JSON, leases: Iterable[JSON]) -> Iterator[str]:

@@ -9,9 +9,13 @@ import time
 from collections.abc import Iterable, Sequence
 
 from jupyter_aistack.client.text import (
+    UNKNOWN,
     aligned,
     lease_remarks,
+    own_stray_lines,
     share_text,
+    stray_remark,
+    stray_text,
     usable_bytes,
     warnings_text,
 )
@@ -38,11 +42,14 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _status_lines(report: JSON, now: float) -> Iterable[str]:
+    # First: it is the asker's own to put right.
+    yield from own_stray_lines(report["host"], now)
     for device in report["host"]["devices"]:
         yield _device_line(device)
         rows: list[Sequence[str]] = []
         for lease in report["leases"]:
             rows.extend(_lease_rows(lease, device["id"], now))
+        rows.extend(_stray_rows(report["host"], device["id"], now))
         yield from aligned(rows, indent="  ")
     for problem in report["host"]["problems"]:
         yield f"problem: {problem}"
@@ -71,6 +78,16 @@ def _lease_rows(lease: JSON, device_id: str, now: float) -> Iterable[Sequence[st
             holder_name(lease),
             remarks + _notice(lease, now),
         )
+
+
+def _stray_rows(host: JSON, device_id: str, now: float) -> Iterable[Sequence[str]]:
+    """Who uses a device without a lease, in the columns of the leases."""
+    for stray in host["strays"]:
+        if stray["device_id"] == device_id:
+            user = stray["user"] or UNKNOWN
+            remark = stray_remark(stray, now)
+            process = f"process {stray_text(stray, now)}"
+            yield ("without a lease", process, "", user, remark)
 
 
 def _all_hosts_lines(answer: JSON) -> Iterable[str]:

@@ -99,7 +99,9 @@ class _Serving:
         self._listener = listener
         self._reload = reload
         self._calls = Calls(reload.build_service())
-        self._sessions = Sessions(self._calls, broker.host_state.identity.name)
+        self._sessions = Sessions(
+            self._calls, broker.host_state.identity.name, reload.build_hub_accounts()
+        )
         self._server = self._new_server()
 
     def _new_server(self) -> LineServer:
@@ -151,6 +153,7 @@ class _Serving:
         if service is not None:
             service.refusals = self._calls.service.refusals
             self._calls.service = service
+            self._sessions.follow_hub(self._reload.build_hub_accounts())
 
     async def _keep(self) -> None:
         await self._calls.run(keep, self._broker)

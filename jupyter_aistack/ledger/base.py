@@ -1,7 +1,5 @@
 """The ledger port: the durable record of requests, leases, accounts, reservations,
-charges and events.
-
-It is their only writer.
+charges and events. It is their only writer.
 
 A ledger knows no devices and makes no choices. It promises four things: what it returns
 has been written; a write guarded by a stale token or version changes nothing; no
@@ -366,9 +364,7 @@ class Ledger(HostLedger, History):
 
     @abstractmethod
     def presence(self, process: ProcessIdentity) -> Liveness:
-        """Whether a process that may be in another PID namespace lives; unknown unless
-        it has shown that it does.
-        """
+        """Whether a process of any PID namespace lives; unknown unless it has shown it."""
 
     @abstractmethod
     def has_witness(self, process: ProcessIdentity) -> bool:

@@ -29,6 +29,7 @@ from .kernels import KernelRegistry
 
 if TYPE_CHECKING:
     from jupyter_aistack.config import AIStack
+    from jupyter_aistack.system.broker_socket import BrokerSocket
 
 __all__ = ["AIStackExtension", "ServerContext"]
 
@@ -57,6 +58,7 @@ class AIStackExtension(ExtensionApp):
             lambda: self._stack.build_broker(),
             self.log,
             lambda broker: self._stack.build_service(broker),
+            lambda: self._find_host_broker(),
         )
         self._kernels = KernelRegistry(serverapp)
         self._sampler = Sampler(lambda: snapshot(context), self.log)
@@ -78,6 +80,11 @@ class AIStackExtension(ExtensionApp):
         from jupyter_aistack.config import AIStack
 
         return AIStack(parent=self)
+
+    def _find_host_broker(self) -> BrokerSocket | None:
+        from jupyter_aistack.config import find_host_broker
+
+        return find_host_broker(self._stack)
 
     def initialize_handlers(self) -> None:
         """REST, metrics and the stream."""

@@ -171,6 +171,7 @@ def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
         "problems": [],
         "suspend": {"tier": "off", "why": ""},
         "ceilings": [],
+        "strays": [],
     }
     shown = [
         *_doctor_lines(
@@ -218,6 +219,7 @@ def test_doctor_says_one_reason_once_for_all_levels_it_keeps_from() -> None:
         "problems": [],
         "suspend": {"tier": "off", "why": ""},
         "ceilings": [],
+        "strays": [],
     }
     shown = [*_doctor_lines({**report, "devices": [device]})]
     assert shown[2:4] == [

@@ -151,8 +151,8 @@ class LiveBroker:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
-    def speaker(self, uid: int | None = None) -> Speaker:
-        """A process of a user; of this test's own without one."""
+    def speaker(self, uid: int | None = None, *, token: str = "") -> Speaker:
+        """A process of a user, of this test's own without one, that shows a token."""
         own = os.getuid() if uid is None else uid
         process = subprocess.Popen(
             [
@@ -161,7 +161,7 @@ class LiveBroker:
                 "-c",
                 SPEAKER,
                 str(self.path),
-                json.dumps(GREETING),
+                json.dumps({**GREETING, "token": token} if token else GREETING),
                 "" if uid is None else str(uid),
             ],
             stdin=subprocess.PIPE,

@@ -21,6 +21,8 @@ from jupyter_aistack.core.wire.visibility import Visibility
 from .base import Payload, Verb, VerbGroup
 from .caller import Caller
 
+MAX_EVENTS = 1000
+"""How many events one answer holds."""
 MAX_SHOWN = 1000
 """Requests of each of all hosts that are shown, those that came first."""
 
@@ -41,12 +43,14 @@ class HostVerbs(VerbGroup):
         broker = self._broker
         inventory = broker.inventory()
         leases = broker.current_leases()
+        visibility = self._visibility(caller)
         policy_problems = problems(broker.policy, inventory)
         return host_to_dict(
             inventory,
             leases,
             broker.policy.queues,
             reservations=broker.reservations(),
+            strays=[visibility.stray(stray) for stray in broker.strays.current()],
             problems=(*policy_problems, *broker.ledger.problems()),
             capability=broker.suspend_support.capability,
             now=broker.clock(),
@@ -65,7 +69,10 @@ class HostVerbs(VerbGroup):
         after = integer_field({"after": 0, **payload}, "after")
         visibility = self._visibility(caller)
         own = set() if visibility.sees_names else self._seen_ids(visibility)
-        events = self._broker.events(after)
+        limit = integer_field(
+            {"limit": MAX_EVENTS, **payload}, "limit", most=MAX_EVENTS
+        )
+        events = self._broker.events(after, limit)
         return {"events": [visibility.event(event, own) for event in events]}
 
     def _seen_ids(self, visibility: Visibility) -> set[str]:

@@ -25,6 +25,7 @@ from .base import Payload, Verb, VerbGroup
 from .caller import Access, Caller
 from .figures import HostFigures, figures_of
 from .host_verbs import HostVerbs
+from .kernel_verbs import KernelVerbs
 from .lease_verbs import LeaseVerbs
 from .refusals import Refusals
 from .reports import AccountingAPI
@@ -71,6 +72,7 @@ class Service:
             RequestVerbs(broker, self._access, self._accounting),
             LeaseVerbs(broker, self._access),
             SuspendVerbs(broker, self._access),
+            KernelVerbs(broker, self._access),
             AdminVerbs(broker, self._access, broker.mig),
             AccountingVerbs(broker, self._access, self._accounting),
         )

@@ -39,6 +39,8 @@ class EventKind(StrEnum):
     RESERVATION_CANCELLED = "ReservationCancelled"
     DEVICE_FAULTED = "DeviceFaulted"  # nothing is granted on it any more
     DEVICE_RECOVERED = "DeviceRecovered"  # it may be granted again
+    STRAY_SEEN = "StraySeen"  # a process uses it without a lease
+    STRAY_ENDED = "StrayEnded"  # that process was asked to end
     DEVICE_CUT = "DeviceCut"  # an admin has had MIG instances created or destroyed
     SETTINGS_CHANGED = "SettingsChanged"  # an admin's settings are in force
     HISTORY_ARCHIVED = "HistoryArchived"  # old records have left the ledger for a file

@@ -25,6 +25,7 @@ from jupyter_aistack.core.model.policy import IdlePolicy, Queue
 from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.sample import Usage
+from jupyter_aistack.core.model.stray import Exemption, Stray
 from jupyter_aistack.core.suspend.capability import SuspendCapability
 
 from . import preparations  # noqa: F401 - registers conditions, which leases have
@@ -98,6 +99,7 @@ DEVICE = WIRE.record(
     # too little, by the refusal.
     hidden=[
         "processes",
+        "strays",
         "own_memory_bytes",
         "used_bytes",
         "free_bytes",
@@ -114,6 +116,12 @@ DEVICE = WIRE.record(
         "advice": _expected(str, ""),
         "conditions": _expected(HealthConditions, []),
     },
+)
+STRAY = WIRE.record(
+    Stray,
+    # For those who may not see the whole command.
+    hidden=["program"],
+    formats={"exemption": described(WIRE.of(Exemption), **{"x-extensible": True})},
 )
 REPORTED_DEVICE = WIRE.record(ReportedDevice)
 IDLE_POLICY = WIRE.record(IdlePolicy)

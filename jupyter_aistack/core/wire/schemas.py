@@ -20,6 +20,7 @@ from .records import (
     REPORTED_DEVICE,
     REQUEST,
     RESERVATION,
+    STRAY,
 )
 
 SECONDS: JSON = {"type": ["number", "null"], "minimum": 1, "maximum": 366 * 86400}
@@ -204,6 +205,7 @@ _ADDED: dict[str, JSON] = {
         "next_ends_at": NUMBER,
         "is_running": FLAG,
     },
+    STRAY.name: {"is_own": FLAG},
 }
 """What answers add to a record (see :mod:`.values`)."""
 _RECORDS: JSON = {
@@ -231,6 +233,7 @@ _ANSWERS: JSON = {
             "devices": _list(ref("Device")),
             "queues": _list(ref("QueueSettings")),
             "reservations": _list(ref("Reservation")),
+            "strays": _default(_list(ref("Stray")), []),
             "other_hosts": _default(COUNT, 0),
         }
     ),

@@ -68,6 +68,7 @@ def host_to_dict(
     queues: Iterable[Queue],
     *,
     reservations: Iterable[Reservation] = (),
+    strays: Iterable[JSON] = (),
     problems: Sequence[str] = (),
     capability: SuspendCapability | None = None,
     now: float = 0.0,
@@ -76,6 +77,7 @@ def host_to_dict(
     """The host.
 
     Args:
+        strays: who uses devices without a lease, as the asker may see it.
         problems: what is added to the problems of its providers.
         capability: how well it can suspend its kernels.
         now: tells which reservations run.
@@ -101,6 +103,7 @@ def host_to_dict(
         "reservations": [
             reservation_to_dict(reservation, now) for reservation in reservations
         ],
+        "strays": list(strays),
         "other_hosts": other_hosts,
     }
 

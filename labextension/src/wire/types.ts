@@ -92,6 +92,19 @@ export interface IReservation {
   is_running: boolean;
 }
 
+export interface IStray {
+  device_id: string;
+  pid: number | null;
+  user: string;
+  command: string;
+  memory_bytes: number | null;
+  since: number | null;
+  kernel_id: string;
+  exemption: string;
+  ends_at: number | null;
+  is_own: boolean;
+}
+
 export interface IHost {
   host: string;
   simulated: boolean;
@@ -100,6 +113,7 @@ export interface IHost {
   devices: IDevice[];
   queues: IQueueSettings[];
   reservations: IReservation[];
+  strays: IStray[];
   other_hosts: number;
 }
 

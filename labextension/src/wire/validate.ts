@@ -56,6 +56,7 @@ import type {
   ISlice,
   ISliceLimit,
   ISnapshot,
+  IStray,
   IStreamError,
   ISuspendCapability,
   IUsage,
@@ -146,6 +147,19 @@ export const reservation = shape<IReservation>({
   is_running: flag
 });
 
+export const stray = shape<IStray>({
+  device_id: text,
+  pid: nullable(number),
+  user: text,
+  command: text,
+  memory_bytes: nullable(number),
+  since: nullable(number),
+  kernel_id: text,
+  exemption: text,
+  ends_at: nullable(number),
+  is_own: flag
+});
+
 export const host = shape<IHost>({
   host: text,
   simulated: flag,
@@ -154,6 +168,7 @@ export const host = shape<IHost>({
   devices: list(device),
   queues: list(queueSettings),
   reservations: list(reservation),
+  strays: optional(list(stray), []),
   other_hosts: optional(number, 0)
 });
 

@@ -31,9 +31,11 @@ HIDDEN = {
         "least_share_bytes",
         "context_bytes",
         "own_memory_bytes",
+        "strays",
         "health",
         "used_bytes",
     },  # what is in use is told by the usage
+    "Stray": {"program"},  # others may see no more of the command
     "HealthCondition": {"evidence"},  # its provider's
     "Reservation": {"host"},  # all are of the host that is asked
     "SuspendCapability": {"is_being_tested"},

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from jupyter_aistack.server import app
 from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.maintenance.server_activity import (
@@ -19,6 +21,19 @@ from tests.fakes.rest_server import Ask
 from tests.fakes.waiting import until
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def no_other_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server itself does not look: it would do so in the middle of a test."""
+
+    async def note() -> None:
+        pass
+
+    def made(*_: Any) -> Any:
+        return SimpleNamespace(note=note)
+
+    monkeypatch.setattr(app, "ServerActivity", made)
 
 
 def item(kernel_id: str, parent: str = "") -> dict[str, Any]:
