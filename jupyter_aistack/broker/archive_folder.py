@@ -11,7 +11,7 @@ from typing import Any
 
 from jupyter_aistack.core.audit.chain import NAMES_DIGEST, Row
 from jupyter_aistack.core.audit.pseudonyms import pseudonymized
-from jupyter_aistack.core.model.archive import ArchivePiece, RecordKind
+from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKind
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.system.table_files import (
     SUFFIXES,
@@ -41,21 +41,21 @@ class ArchiveFolder:
         self._key_file = key_folder / KEY_FILE
 
     def write(
-        self, piece: ArchivePiece, rows: Sequence[Row], *, is_pseudonymous: bool
+        self, segment: ArchiveSegment, rows: Sequence[Row], *, is_pseudonymous: bool
     ) -> tuple[str, str]:
-        """Write the file of a piece; its path, and its SHA-256.
+        """Write the file of a segment; its path, and its SHA-256.
 
         Raises:
             LedgerUnavailable: it cannot be written.
         """
-        if piece.kind is RecordKind.EVENTS:
+        if segment.kind is RecordKind.EVENTS:
             rows = [{NAMES_DIGEST: "", **row} for row in rows]
         try:
             if is_pseudonymous:
                 key = self._key()
-                rows = [pseudonymized(piece.kind, row, key) for row in rows]
+                rows = [pseudonymized(segment.kind, row, key) for row in rows]
             self.path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-            path = self._path_of(piece, is_pseudonymous=is_pseudonymous)
+            path = self._path_of(segment, is_pseudonymous=is_pseudonymous)
             return str(path), write_table(path, rows)
         except OSError as error:
             raise LedgerUnavailable(
@@ -64,30 +64,30 @@ class ArchiveFolder:
                 field="archive_folder",
             ) from error
 
-    def _path_of(self, piece: ArchivePiece, *, is_pseudonymous: bool) -> Path:
+    def _path_of(self, segment: ArchiveSegment, *, is_pseudonymous: bool) -> Path:
         mark = PSEUDONYMOUS if is_pseudonymous else ""
-        return self.path / f"{piece.kind.value}-{piece.number:06d}{mark}{suffix()}"
+        return self.path / f"{segment.kind.value}-{segment.number:06d}{mark}{suffix()}"
 
-    def drop_names(self, piece: ArchivePiece) -> None:
-        """Remove the file of a piece that still had names, where it is still there."""
+    def drop_names(self, segment: ArchiveSegment) -> None:
+        """Remove the file of a segment that still had names, where it is still there."""
         for ending in SUFFIXES:
-            name = f"{piece.kind.value}-{piece.number:06d}{ending}"
+            name = f"{segment.kind.value}-{segment.number:06d}{ending}"
             with contextlib.suppress(OSError):
-                Path(piece.file).with_name(name).unlink()
+                Path(segment.file).with_name(name).unlink()
 
-    def read(self, piece: ArchivePiece) -> list[dict[str, Any]] | None:
-        """The records of a piece; None where its file is not there or cannot be
+    def read(self, segment: ArchiveSegment) -> list[dict[str, Any]] | None:
+        """The records of a segment; None where its file is not there or cannot be
         read.
         """
         try:
-            return read_table(Path(piece.file))
+            return read_table(Path(segment.file))
         except (OSError, ValueError):
             return None
 
-    def is_whole(self, piece: ArchivePiece) -> bool:
-        """Whether the file of a piece is what was written."""
+    def is_whole(self, segment: ArchiveSegment) -> bool:
+        """Whether the file of a segment is what was written."""
         try:
-            return file_digest(Path(piece.file)) == piece.file_digest
+            return file_digest(Path(segment.file)) == segment.file_digest
         except OSError:
             return False
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from jupyter_aistack.core.model.archive import ArchivePiece, PieceState, RecordKind
-from jupyter_aistack.core.model.retention import Retention
+from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKind, SegmentState
+from jupyter_aistack.core.model.retention import DAY_SECONDS, Retention
 from jupyter_aistack.exceptions import LedgerConflict
 from jupyter_aistack.ledger.base import Ledger
 
 from .archive_folder import ArchiveFolder
+from .usage_meter import KEEP_CELLS_DAYS
 
-PIECE_RECORDS = 5000
+SEGMENT_RECORDS = 5000
 """Records of one file at most."""
 PRUNED = 500
 """Records removed in one transaction: others wait for it, for milliseconds."""
@@ -62,6 +63,12 @@ class Archiver:
         self._clock = clock
         self._looked_at = float("-inf")
 
+    @property
+    def is_on(self) -> bool:
+        """Whether what is old is archived here."""
+        is_kept_for_ever = self._retention.seconds is None
+        return self.folder is not None and not is_kept_for_ever
+
     def turn(self) -> bool:
         """Do a little of what is to be done; whether there may be more.
 
@@ -90,11 +97,11 @@ class Archiver:
         done = Archived()
         if limit is None:
             return done
-        while (piece := self._step(min(limit, now), adopts=True)) is not None:
-            if piece.state is PieceState.DONE:
-                known = done.counts.get(piece.kind, 0)
-                done.counts[piece.kind] = known + piece.count
-                done.files.append(piece.file)
+        while (segment := self._step(min(limit, now), adopts=True)) is not None:
+            if segment.state is SegmentState.DONE:
+                known = done.counts.get(segment.kind, 0)
+                done.counts[segment.kind] = known + segment.count
+                done.files.append(segment.file)
         while self._rewrite_names(now):
             pass
         return done
@@ -107,52 +114,60 @@ class Archiver:
         limit = self._retention.before(now) if before is None else before
         if limit is None:
             return dict.fromkeys(RecordKind, 0)
-        return {
-            kind: self._ledger.count_old(kind, min(limit, now), now, COUNTED)
-            for kind in RecordKind
-        }
+        counts = {}
+        for kind in RecordKind:
+            before = _limit(kind, min(limit, now), now)
+            counts[kind] = self._ledger.count_old(kind, before, now, COUNTED)
+        return counts
 
-    def _step(self, before: float, *, adopts: bool) -> ArchivePiece | None:
-        """Bring the first piece that is not done one step on; None where nothing is to
+    def _step(self, before: float, *, adopts: bool) -> ArchiveSegment | None:
+        """Bring the first segment that is not done one step on; None where nothing is to
         be done.
         """
         if self.folder is None:
             return None
         now = self._clock()
         for kind in RecordKind:
-            piece = self._ledger.begin_piece(
-                kind, before, now, host=self._host, limit=PIECE_RECORDS, adopts=adopts
+            segment = self._ledger.begin_segment(
+                kind,
+                _limit(kind, before, now),
+                now,
+                host=self._host,
+                limit=SEGMENT_RECORDS,
+                adopts=adopts,
             )
-            if piece is None:
+            if segment is None:
                 continue
-            if piece.state is PieceState.PRUNING:
-                return self._ledger.prune_piece(piece.number, PRUNED, now)
-            written = self._write(piece, self.folder)
+            if segment.state is SegmentState.PRUNING:
+                return self._ledger.prune_segment(segment.number, PRUNED, now)
+            written = self._write(segment, self.folder)
             if written is not None:
                 return written
         return None
 
-    def _write(self, piece: ArchivePiece, folder: ArchiveFolder) -> ArchivePiece | None:
-        """Write the file of a piece; None where another process has been faster."""
-        rows = self._ledger.piece_rows(piece)
-        if len(rows) != piece.count and not self._is_unwritten(piece):
+    def _write(
+        self, segment: ArchiveSegment, folder: ArchiveFolder
+    ) -> ArchiveSegment | None:
+        """Write the file of a segment; None where another process has been faster."""
+        rows = self._ledger.segment_rows(segment)
+        if len(rows) != segment.count and not self._is_unwritten(segment):
             return None
-        names_nobody = self._retention.is_pseudonymous(piece.before, self._clock())
-        file, digest = folder.write(piece, rows, is_pseudonymous=names_nobody)
+        names_nobody = self._retention.is_pseudonymous(segment.before, self._clock())
+        file, digest = folder.write(segment, rows, is_pseudonymous=names_nobody)
         try:
             return self._ledger.keep_file(
-                piece, file=file, file_digest=digest, is_pseudonymous=names_nobody
+                segment, file=file, file_digest=digest, is_pseudonymous=names_nobody
             )
         except LedgerConflict:
             return None
 
-    def _is_unwritten(self, piece: ArchivePiece) -> bool:
+    def _is_unwritten(self, segment: ArchiveSegment) -> bool:
         """Whether nobody has written the file yet, so that records that are missing were
         taken away by no archiver.
         """
-        pieces = self._ledger.archive_pieces()
-        current = next(each for each in pieces if each.number == piece.number)
-        return current.state is PieceState.WRITING
+        segments = self._ledger.archive_segments()
+        current = next(each for each in segments if each.number == segment.number)
+        return current.state is SegmentState.WRITING
 
     def _rewrite_names(self, now: float) -> bool:
         """Write one file anew without names, whose time has come; whether there was
@@ -160,24 +175,36 @@ class Archiver:
         """
         if self.folder is None:
             return False
-        for piece in self._ledger.archive_pieces():
-            if piece.host != self._host or piece.state is not PieceState.DONE:
+        for segment in self._ledger.archive_segments():
+            if segment.host != self._host or segment.state is not SegmentState.DONE:
                 continue
-            if piece.is_pseudonymous:
-                self.folder.drop_names(piece)
-            elif self._retention.is_pseudonymous(piece.before, now):
-                if self._write_without_names(piece, self.folder):
-                    return True
+            if segment.is_pseudonymous:
+                self.folder.drop_names(segment)
+                continue
+            is_due = self._retention.is_pseudonymous(segment.before, now)
+            if is_due and self._write_without_names(segment, self.folder):
+                return True
         return False
 
-    def _write_without_names(self, piece: ArchivePiece, folder: ArchiveFolder) -> bool:
-        rows = folder.read(piece)
+    def _write_without_names(
+        self, segment: ArchiveSegment, folder: ArchiveFolder
+    ) -> bool:
+        rows = folder.read(segment)
         if rows is None:
             return False  # told by the verification
-        file, digest = folder.write(piece, rows, is_pseudonymous=True)
+        file, digest = folder.write(segment, rows, is_pseudonymous=True)
         kept = self._ledger.keep_file(
-            piece, file=file, file_digest=digest, is_pseudonymous=True
+            segment, file=file, file_digest=digest, is_pseudonymous=True
         )
         # Only now: whoever crashes before it still has the file that is known.
         folder.drop_names(kept)
         return True
+
+
+def _limit(kind: RecordKind, before: float, now: float) -> float:
+    """Records of a kind that are older than this leave; those of cells no later than
+    they become part of their leases.
+    """
+    if kind is not RecordKind.CELLS:
+        return before
+    return max(before, now - KEEP_CELLS_DAYS * DAY_SECONDS)

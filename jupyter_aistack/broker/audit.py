@@ -12,7 +12,7 @@ from jupyter_aistack.core.audit.chain import (
     follow,
     removed,
 )
-from jupyter_aistack.core.model.archive import ArchivePiece, PieceState, RecordKind
+from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKind, SegmentState
 from jupyter_aistack.ledger.base import Ledger
 
 from .archive_folder import ArchiveFolder
@@ -26,12 +26,12 @@ class AuditPosition:
     """How far a verification is.
 
     Attributes:
-        piece: the number of the archive file that is next.
+        segment: the number of the archive file that is next.
         link: the last event that is as it was written.
     """
 
-    piece: int = 1
-    link: Link = Link()
+    segment: int = 1
+    link: Link
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,41 +70,47 @@ class Audit:
         Archive files come first, in their order, then what is in the ledger.
         """
         if position is None:
-            start = Link(sequence=self._ledger.chain_ends().chained_after)
+            start = Link(sequence=self.chained_after())
             position = AuditPosition(link=start)
-        for piece in self._ledger.archive_pieces():
-            is_written = piece.state is not PieceState.WRITING
-            if piece.number >= position.piece and is_written:
-                return self._of_piece(piece, position)
+        for segment in self._ledger.archive_segments():
+            is_written = segment.state is not SegmentState.WRITING
+            if segment.number >= position.segment and is_written:
+                return self._of_segment(segment, position)
         return self._of_ledger(position)
 
-    def _of_piece(self, piece: ArchivePiece, position: AuditPosition) -> AuditPage:
-        onward = replace(position, piece=piece.number + 1)
-        if piece.host != self._host or self._folder is None:
-            link = _end_of(piece, position.link)
+    def chained_after(self) -> int:
+        """The last event of a version that did not chain them; 0 for none."""
+        return self._ledger.chain_ends().chained_after
+
+    def _of_segment(
+        self, segment: ArchiveSegment, position: AuditPosition
+    ) -> AuditPage:
+        onward = replace(position, segment=segment.number + 1)
+        if segment.host != self._host or self._folder is None:
+            link = _end_of(segment, position.link)
             unseen = Verdict(link=link)
-            elsewhere = f"{piece.file} on {piece.host}"
+            elsewhere = f"{segment.file} on {segment.host}"
             page = AuditPage(position=replace(onward, link=link), verdict=unseen)
             return replace(page, elsewhere=elsewhere)
         verdict = Verdict(link=position.link)
-        if piece.kind is RecordKind.EVENTS:
-            verdict = self._follow_file(piece, position.link, self._folder)
-        if verdict.flaw is None and not self._folder.is_whole(piece):
-            verdict = replace(verdict, flaw=_spoilt(piece, verdict.link))
+        if segment.kind is RecordKind.EVENTS:
+            verdict = self._follow_file(segment, position.link, self._folder)
+        if verdict.flaw is None and not self._folder.is_whole(segment):
+            verdict = replace(verdict, flaw=_spoilt(segment, verdict.link))
         if verdict.flaw is not None:
             return AuditPage(position=None, verdict=verdict)
         return AuditPage(position=replace(onward, link=verdict.link), verdict=verdict)
 
     def _follow_file(
-        self, piece: ArchivePiece, link: Link, folder: ArchiveFolder
+        self, segment: ArchiveSegment, link: Link, folder: ArchiveFolder
     ) -> Verdict:
-        rows = folder.read(piece)
+        rows = folder.read(segment)
         if rows is None:
-            return Verdict(link=link, flaw=_spoilt(piece, link))
+            return Verdict(link=link, flaw=_spoilt(segment, link))
         # Events of a schema that kept no digests have left with the others.
         chained = [row for row in rows if int(row["sequence"]) > link.sequence]
         verdict = follow(chained, link)
-        if verdict.flaw is None and verdict.link != _end_of(piece, link):
+        if verdict.flaw is None and verdict.link != _end_of(segment, link):
             return replace(verdict, flaw=removed(verdict.link.sequence + 1))
         return verdict
 
@@ -128,18 +134,18 @@ class Audit:
         return AuditPage(position=None, verdict=verdict)
 
 
-def _end_of(piece: ArchivePiece, link: Link) -> Link:
-    """Where the chain goes on after a piece."""
-    if piece.kind is not RecordKind.EVENTS or piece.last <= link.sequence:
+def _end_of(segment: ArchiveSegment, link: Link) -> Link:
+    """Where the chain goes on after a segment."""
+    if segment.kind is not RecordKind.EVENTS or segment.last <= link.sequence:
         return link
-    return Link(sequence=piece.last, digest=piece.digest)
+    return Link(sequence=segment.last, digest=segment.digest)
 
 
-def _spoilt(piece: ArchivePiece, link: Link) -> Flaw:
+def _spoilt(segment: ArchiveSegment, link: Link) -> Flaw:
     return Flaw(
         kind=FlawKind.FILE,
         sequence=link.sequence + 1,
-        message=f"the archive file {piece.file} is missing or is not what was written",
+        message=f"the archive file {segment.file} is missing or is not what was written",
     )
 
 

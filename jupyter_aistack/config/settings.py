@@ -22,6 +22,7 @@ from jupyter_aistack.ledger import opening
 from jupyter_aistack.system.users import is_root
 
 from .files import SettingsFiles
+from .history_traits import HistoryTraits
 from .host_traits import HOST_RULES, HostTraits
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _duration(default: str | float, text: str) -> Any:
     )
 
 
-class AIStack(HostTraits):
+class AIStack(HostTraits, HistoryTraits):
     """How this host's slices are granted."""
 
     ledger_url = Unicode(
@@ -235,6 +236,16 @@ class AIStack(HostTraits):
         return os.environ.get("AISTACK_LEDGER") or self.ledger_url
 
     @property
+    def _history_folder(self) -> Path | None:
+        """Where the archive is, and the key of its pseudonyms: beside the ledger; None
+        where others archive, or where the ledger ends with the process.
+        """
+        url = self.chosen_ledger_url
+        makers = opening.rule_makers(url)
+        is_own = makers is None or os.getuid() in makers or self.serves_host
+        return self.suspend_results.parent if is_own and url != "memory:" else None
+
+    @property
     def strays_seen(self) -> Path:
         """Where it is remembered who uses GPUs without a lease."""
         return opening.strays_file(self.suspend_results.parent)
@@ -296,6 +307,7 @@ class AIStack(HostTraits):
             "show_names": self.show_names,
             "suspend": read_suspend(self.suspend),
             "strays": self.build_strays(self.strays_seen),
+            "history": self.build_history(self._history_folder),
             "memory_action": read_choice(
                 MemoryAction, "memory_action", self.memory_action
             ),

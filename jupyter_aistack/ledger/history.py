@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from jupyter_aistack.core.audit.chain import Link, Row
-from jupyter_aistack.core.model.archive import ArchivePiece, RecordKind
+from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKind
 from jupyter_aistack.core.model.events import Event
 
 
@@ -67,7 +67,7 @@ class History(ABC):
     # -- what leaves for files ---------------------------------------------------------
 
     @abstractmethod
-    def archive_pieces(self) -> tuple[ArchivePiece, ...]:
+    def archive_segments(self) -> tuple[ArchiveSegment, ...]:
         """The catalogue of what has left, or is leaving, in order."""
 
     @abstractmethod
@@ -77,7 +77,7 @@ class History(ABC):
         """
 
     @abstractmethod
-    def begin_piece(
+    def begin_segment(
         self,
         kind: RecordKind,
         before: float,
@@ -86,8 +86,8 @@ class History(ABC):
         host: str,
         limit: int,
         adopts: bool = False,
-    ) -> ArchivePiece | None:
-        """The piece of a kind that is not done yet, or a new one of what is older than a
+    ) -> ArchiveSegment | None:
+        """The segment of a kind that is not done yet, or a new one of what is older than a
         time; None where nothing is old, or another host is at it.
 
         Args:
@@ -97,26 +97,26 @@ class History(ABC):
         """
 
     @abstractmethod
-    def piece_rows(self, piece: ArchivePiece) -> tuple[Row, ...]:
-        """The records of a piece, as they are kept; those that have left are left
+    def segment_rows(self, segment: ArchiveSegment) -> tuple[Row, ...]:
+        """The records of a segment, as they are kept; those that have left are left
         out.
         """
 
     @abstractmethod
     def keep_file(
         self,
-        piece: ArchivePiece,
+        segment: ArchiveSegment,
         *,
         file: str,
         file_digest: str,
         is_pseudonymous: bool,
-    ) -> ArchivePiece:
-        """Note that the file of a piece is written; its records may leave.
+    ) -> ArchiveSegment:
+        """Note that the file of a segment is written; its records may leave.
 
         Raises:
             LedgerConflict: another host has taken it over.
         """
 
     @abstractmethod
-    def prune_piece(self, number: int, limit: int, now: float) -> ArchivePiece:
-        """Remove records of a piece whose file is written, at most `limit`."""
+    def prune_segment(self, number: int, limit: int, now: float) -> ArchiveSegment:
+        """Remove records of a segment whose file is written, at most `limit`."""

@@ -11,10 +11,10 @@ from dataclasses import replace
 from jupyter_aistack.core.audit.chain import Row
 from jupyter_aistack.core.audit.changes import as_text
 from jupyter_aistack.core.model.archive import (
-    ArchivePiece,
-    PieceState,
+    ArchiveSegment,
     RecordKey,
     RecordKind,
+    SegmentState,
 )
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.exceptions import LedgerConflict
@@ -58,15 +58,15 @@ class HistoryTransactions(Transactions):
 
     # -- what leaves for files ---------------------------------------------------------
 
-    def archive_pieces(self) -> tuple[ArchivePiece, ...]:
+    def archive_segments(self) -> tuple[ArchiveSegment, ...]:
         with self._reading() as rows:
-            return tuple(rows.pieces())
+            return tuple(rows.segments())
 
     def count_old(self, kind: RecordKind, before: float, now: float, limit: int) -> int:
         with self._reading() as rows:
             return len(rows.old_keys(kind, before, now, within(limit)))
 
-    def begin_piece(
+    def begin_segment(
         self,
         kind: RecordKind,
         before: float,
@@ -75,7 +75,7 @@ class HistoryTransactions(Transactions):
         host: str,
         limit: int,
         adopts: bool = False,
-    ) -> ArchivePiece | None:
+    ) -> ArchiveSegment | None:
         with self._reading() as rows:
             begun = _unfinished(rows, kind)
             if begun is None and not rows.old_keys(kind, before, now, 1):
@@ -89,70 +89,70 @@ class HistoryTransactions(Transactions):
             if begun is None:
                 return _begin(rows, kind, before, now, host, within(limit))
             taken = replace(begun, host=host)
-            rows.keep_piece(taken)
+            rows.keep_segment(taken)
             return taken
 
-    def piece_rows(self, piece: ArchivePiece) -> tuple[Row, ...]:
+    def segment_rows(self, segment: ArchiveSegment) -> tuple[Row, ...]:
         with self._reading() as rows:
-            return tuple(rows.kept_rows(piece.kind, json.loads(piece.keys)))
+            return tuple(rows.kept_rows(segment.kind, json.loads(segment.keys)))
 
     def keep_file(
         self,
-        piece: ArchivePiece,
+        segment: ArchiveSegment,
         *,
         file: str,
         file_digest: str,
         is_pseudonymous: bool,
-    ) -> ArchivePiece:
+    ) -> ArchiveSegment:
         with self._writing() as rows:
-            current = _piece(rows, piece.number)
-            if current.host != piece.host:
+            current = _segment(rows, segment.number)
+            if current.host != segment.host:
                 raise LedgerConflict(f"{current.host} writes {current.kind.value} now")
-            is_written = current.state is not PieceState.WRITING
+            is_written = current.state is not SegmentState.WRITING
             kept = replace(
                 current,
-                state=current.state if is_written else PieceState.PRUNING,
+                state=current.state if is_written else SegmentState.PRUNING,
                 file=file,
                 file_digest=file_digest,
                 is_pseudonymous=is_pseudonymous,
             )
-            rows.keep_piece(kept)
+            rows.keep_segment(kept)
             return kept
 
-    def prune_piece(self, number: int, limit: int, now: float) -> ArchivePiece:
+    def prune_segment(self, number: int, limit: int, now: float) -> ArchiveSegment:
         with self._writing() as rows:
-            piece = _piece(rows, number)
-            if piece.state is not PieceState.PRUNING:
-                return piece
-            keys = json.loads(piece.keys)[piece.pruned :][:limit]
-            _remove(rows, piece.kind, keys)
-            pruned = replace(piece, pruned=piece.pruned + len(keys))
+            segment = _segment(rows, number)
+            if segment.state is not SegmentState.PRUNING:
+                return segment
+            keys = json.loads(segment.keys)[segment.pruned :][:limit]
+            _remove(rows, segment.kind, keys)
+            pruned = replace(segment, pruned=segment.pruned + len(keys))
             if pruned.pruned >= pruned.count:
-                pruned = replace(pruned, state=PieceState.DONE, keys="[]")
+                pruned = replace(pruned, state=SegmentState.DONE, keys="[]")
                 rows.append(_archived(pruned, now))
-            rows.keep_piece(pruned)
+            rows.keep_segment(pruned)
             return pruned
 
 
-def _unfinished(rows: Rows, kind: RecordKind) -> ArchivePiece | None:
-    for piece in rows.pieces():
-        if piece.kind is kind and piece.state is not PieceState.DONE:
-            return piece
+def _unfinished(rows: Rows, kind: RecordKind) -> ArchiveSegment | None:
+    for segment in rows.segments():
+        if segment.kind is kind and segment.state is not SegmentState.DONE:
+            return segment
     return None
 
 
-def _piece(rows: Rows, number: int) -> ArchivePiece:
-    return next(piece for piece in rows.pieces() if piece.number == number)
+def _segment(rows: Rows, number: int) -> ArchiveSegment:
+    return next(segment for segment in rows.segments() if segment.number == number)
 
 
 def _begin(
     rows: Rows, kind: RecordKind, before: float, now: float, host: str, limit: int
-) -> ArchivePiece | None:
+) -> ArchiveSegment | None:
     keys = rows.old_keys(kind, before, now, limit)
     if not keys:
         return None  # another process was first
-    piece = ArchivePiece(
-        number=len(rows.pieces()) + 1,
+    segment = ArchiveSegment(
+        number=len(rows.segments()) + 1,
         kind=kind,
         host=host,
         keys=json.dumps(keys, separators=(",", ":")),
@@ -160,20 +160,20 @@ def _begin(
         before=before,
     )
     if kind is RecordKind.EVENTS:
-        piece = _with_ends(rows, piece, keys)
-    rows.keep_piece(piece, is_new=True)
-    return piece
+        segment = _with_ends(rows, segment, keys)
+    rows.keep_segment(segment, is_new=True)
+    return segment
 
 
 def _with_ends(
-    rows: Rows, piece: ArchivePiece, keys: Sequence[RecordKey]
-) -> ArchivePiece:
+    rows: Rows, segment: ArchiveSegment, keys: Sequence[RecordKey]
+) -> ArchiveSegment:
     first = keys[0]
     last = keys[-1]
     assert isinstance(first, int)
     assert isinstance(last, int)
-    (row,) = rows.kept_rows(piece.kind, [last])
-    return replace(piece, first=first, last=last, digest=str(row["digest"]))
+    (row,) = rows.kept_rows(segment.kind, [last])
+    return replace(segment, first=first, last=last, digest=str(row["digest"]))
 
 
 def _remove(rows: Rows, kind: RecordKind, keys: Sequence[RecordKey]) -> None:
@@ -188,19 +188,23 @@ def _remove(rows: Rows, kind: RecordKind, keys: Sequence[RecordKey]) -> None:
         accounting.fold_cell(rows, place)
 
 
-def _archived(piece: ArchivePiece, now: float) -> Event:
-    """What the chain keeps of a piece: with it, its file is known by its digest."""
+def _archived(segment: ArchiveSegment, now: float) -> Event:
+    """What the chain keeps of a segment: with it, its file is known by its digest."""
     facts = {
-        "kind": piece.kind.value,
-        "count": piece.count,
-        "file": piece.file,
-        "sha256": piece.file_digest,
+        "kind": segment.kind.value,
+        "count": segment.count,
+        "file": segment.file,
+        "sha256": segment.file_digest,
     }
-    if piece.last:
-        facts |= {"first": piece.first, "last": piece.last, "digest": piece.digest}
+    if segment.last:
+        facts |= {
+            "first": segment.first,
+            "last": segment.last,
+            "digest": segment.digest,
+        }
     return Event(
         kind=EventKind.HISTORY_ARCHIVED,
         at=now,
-        detail=f"{piece.count} {piece.kind.value}",
+        detail=f"{segment.count} {segment.kind.value}",
         after=as_text(facts),
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -19,7 +21,7 @@ from jupyter_aistack.core.accounting.charges import (
     day_of,
 )
 from jupyter_aistack.core.audit.chain import Link, Row
-from jupyter_aistack.core.model.archive import ArchivePiece, RecordKey, RecordKind
+from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKey, RecordKind
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity, HostReport
@@ -87,7 +89,7 @@ class _MemoryRows:
         self._spans: dict[tuple[str, str, str, str, float], CellInterval] = {}
         self._events: list[Event] = []
         self.chain_end = Link()
-        self._pieces: dict[int, ArchivePiece] = {}
+        self._segments: dict[int, ArchiveSegment] = {}
 
     def expect(self, **_expected: object) -> None:
         """Nothing is waited for."""
@@ -325,7 +327,7 @@ class _MemoryRows:
 
     def kept_rows(self, kind: RecordKind, keys: Iterable[RecordKey]) -> list[Row]:
         kept = self._of_kind(kind)
-        return [vars(kept[_hashable(key)]) for key in keys if _hashable(key) in kept]
+        return [_flat(kept[_hashable(key)]) for key in keys if _hashable(key) in kept]
 
     def remove_rows(self, kind: RecordKind, keys: Iterable[RecordKey]) -> None:
         kept = self._of_kind(kind)
@@ -353,15 +355,26 @@ class _MemoryRows:
             return self._charges
         return self._requests
 
-    def pieces(self) -> list[ArchivePiece]:
-        return list(self._pieces.values())
+    def segments(self) -> list[ArchiveSegment]:
+        return list(self._segments.values())
 
-    def keep_piece(self, piece: ArchivePiece, *, is_new: bool = False) -> None:
-        self._pieces[piece.number] = piece
+    def keep_segment(self, segment: ArchiveSegment, *, is_new: bool = False) -> None:
+        self._segments[segment.number] = segment
 
 
 def _hashable(key: RecordKey) -> Hashable:
     return key if isinstance(key, str | int) else tuple(key)
+
+
+def _flat(record: Any) -> Row:
+    """A record as a table would keep it: what is no text or number is JSON."""
+    values = asdict(record)
+    for name, value in values.items():
+        if is_dataclass(getattr(record, name)) or isinstance(value, tuple):
+            values[name] = json.dumps(value, default=str)
+        elif not isinstance(value, str | int | float | None):
+            values[name] = str(value)
+    return values
 
 
 def _place(span: CellInterval) -> tuple[str, str, str, str, float]:

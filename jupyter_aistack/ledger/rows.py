@@ -14,7 +14,7 @@ from jupyter_aistack.core.accounting.charges import (
 )
 from jupyter_aistack.core.audit.chain import Link, Row
 from jupyter_aistack.core.audit.changes import lease_changes, request_changes
-from jupyter_aistack.core.model.archive import ArchivePiece, RecordKey, RecordKind
+from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKey, RecordKind
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event, EventKind
@@ -190,10 +190,12 @@ class Rows(Protocol):
     def remove_rows(self, kind: RecordKind, keys: Iterable[RecordKey]) -> None:
         """Drop records; those of cells are dropped by the books."""
 
-    def pieces(self) -> list[ArchivePiece]:
+    def segments(self) -> list[ArchiveSegment]:
         """The catalogue of the archive, in order."""
 
-    def keep_piece(self, piece: ArchivePiece, *, is_new: bool = False) -> None: ...
+    def keep_segment(
+        self, segment: ArchiveSegment, *, is_new: bool = False
+    ) -> None: ...
 
     def chained_after(self) -> int:
         """The last event of a schema that kept no digests; 0 for none."""

@@ -1,8 +1,8 @@
 """What has left a ledger for files: the catalogue that the ledger keeps of them.
 
-A piece is begun with the keys of the records that it is to hold, then its file is
+A segment is begun with the keys of the records that it is to hold, then its file is
 written, then the records are removed from the ledger, a few at a time. Whoever crashes
-leaves a piece from which the next goes on: a file that was not finished is written
+leaves a segment from which the next goes on: a file that was not finished is written
 again from the same records, and what a finished file holds is removed.
 """
 
@@ -22,8 +22,8 @@ class RecordKind(StrEnum):
     EVENTS = "events"
 
 
-class PieceState(StrEnum):
-    """How far a piece is."""
+class SegmentState(StrEnum):
+    """How far a segment is."""
 
     WRITING = "writing"  # its file is not there, or not whole
     PRUNING = "pruning"  # its file is; its records may still be in the ledger
@@ -35,7 +35,7 @@ RecordKey = str | int | Sequence[str | int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArchivePiece:
+class ArchiveSegment:
     """Records that leave the ledger together.
 
     Attributes:
@@ -56,7 +56,7 @@ class ArchivePiece:
 
     number: int
     kind: RecordKind
-    state: PieceState = PieceState.WRITING
+    state: SegmentState = SegmentState.WRITING
     host: str = ""
     file: str = ""
     file_digest: str = ""

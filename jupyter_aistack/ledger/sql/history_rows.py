@@ -9,7 +9,7 @@ from typing import Any
 
 from jupyter_aistack.core.accounting.charges import day_of
 from jupyter_aistack.core.audit.chain import Row
-from jupyter_aistack.core.model.archive import ArchivePiece, RecordKey, RecordKind
+from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKey, RecordKind
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.ledger.audit_trail import old_beginning, sealed
 
@@ -74,17 +74,17 @@ class HistoryRows(SQLTransaction):
         for key in keys:
             self._execute(statement, key=key)
 
-    def pieces(self) -> list[ArchivePiece]:
-        rows = self._select(self._statements.history.pieces)
-        return list(map(codec.piece_from_row, rows))
+    def segments(self) -> list[ArchiveSegment]:
+        rows = self._select(self._statements.history.segments)
+        return list(map(codec.segment_from_row, rows))
 
-    def keep_piece(self, piece: ArchivePiece, *, is_new: bool = False) -> None:
-        row = codec.piece_to_row(piece)
+    def keep_segment(self, segment: ArchiveSegment, *, is_new: bool = False) -> None:
+        row = codec.segment_to_row(segment)
         if is_new:
-            self._execute(self._statements.history.insert_piece, **row)
+            self._execute(self._statements.history.insert_segment, **row)
         else:
-            update = self._statements.history.update_piece
-            self._execute(update, **row, of_number=piece.number)
+            update = self._statements.history.update_segment
+            self._execute(update, **row, of_number=segment.number)
 
 
 def _cell(key: RecordKey) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class HistoryStatements:
         self._add_events()
         self.old_keys = self._old_keys()
         self._add_rows()
-        self._add_pieces()
+        self._add_segments()
 
     def _add_events(self) -> None:
         query = self._compiler.query
@@ -103,13 +103,13 @@ class HistoryStatements:
             RecordKind.EVENTS: change(schema.events.delete().where(is_event), ()),
         }
 
-    def _add_pieces(self) -> None:
+    def _add_segments(self) -> None:
         columns = schema.archives.c.keys()
-        self.pieces = self._compiler.query(
+        self.segments = self._compiler.query(
             sa.select(schema.archives).order_by(_P.number)
         )
-        self.insert_piece = self._compiler.change(schema.archives.insert(), columns)
-        self.update_piece = self._compiler.change(
+        self.insert_segment = self._compiler.change(schema.archives.insert(), columns)
+        self.update_segment = self._compiler.change(
             schema.archives.update().where(_P.number == sa.bindparam("of_number")),
             columns,
         )
