@@ -25,6 +25,7 @@ from .maintenance import TurnLoop, keep
 from .policy_reload import PolicyReload
 from .session import Sessions
 from .settings import BrokerSettings
+from .snapshot_poll import SnapshotPoll
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -103,6 +104,9 @@ class _Serving:
             self._calls, broker.host_state.identity.name, reload.build_hub_accounts()
         )
         self._server = self._new_server()
+        poll = SnapshotPoll(self._calls)
+        self._calls.add_async_verb("snapshot", poll.answer)
+        self._calls.on_change(poll.note_change)
 
     def _new_server(self) -> LineServer:
         return LineServer(self._sessions.open, log, LIMITS)

@@ -96,6 +96,7 @@ class LiveBroker:
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     uid: int | None = None
+    program: tuple[str, ...] = ("jupyter_aistack.cli",)
     process: subprocess.Popen[bytes] | None = None
     speakers: list[Speaker] = field(default_factory=list)
 
@@ -115,7 +116,7 @@ class LiveBroker:
     def command(self) -> list[str]:
         ledger = f"sqlite:///{self.folder / 'state' / 'ledger.sqlite'}"
         own = ["--socket", str(self.path), "--ledger", ledger]
-        command = [sys.executable, "-m", "jupyter_aistack.cli", "broker", *own]
+        command = [sys.executable, "-m", *self.program, "broker", *own]
         return [*command, *self.options]
 
     def spawn(self) -> subprocess.Popen[bytes]:

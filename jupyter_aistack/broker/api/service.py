@@ -31,7 +31,36 @@ from .lease_verbs import LeaseVerbs
 from .refusals import Refusals
 from .reports import AccountingAPI
 from .request_verbs import RequestVerbs
+from .snapshots import HostSnapshots
 from .suspend_verbs import SuspendVerbs
+
+READING_VERBS = frozenset(
+    {
+        "advise",
+        "bill",
+        "device_clients",
+        "device_hiding",
+        "device_use",
+        "events",
+        "host",
+        "hosts",
+        "kernel_leases",
+        "kernel_requests",
+        "leases",
+        "listed",
+        "mig_plan",
+        "mine",
+        "orders",
+        "queue",
+        "report",
+        "report_kernels",
+        "reservations",
+        "snapshot",
+        "usage",
+        "whoami",
+    }
+)
+"""Verbs that change nothing that is shown; of all others it is taken that they may."""
 
 
 class Service:
@@ -46,6 +75,7 @@ class Service:
 
     Attributes:
         refusals: what callers were refused because it is not theirs to do.
+        snapshots: the host, looked at once for all who ask.
     """
 
     def __init__(
@@ -81,6 +111,8 @@ class Service:
         self._verbs: dict[str, Verb] = {}
         for group in groups_of_verbs:
             self._verbs.update(group.verbs())
+        self.snapshots = HostSnapshots(dict(self._verbs), self._access)
+        self._verbs.update(self.snapshots.verbs())
 
     @property
     def verbs(self) -> tuple[str, ...]:
@@ -105,7 +137,11 @@ class Service:
             self._access.check_verb(verb, caller)
             # What is written meanwhile is the caller's doing.
             with acting(Actor(user=caller.user, uid=caller.uid, pid=caller.pid)):
-                return answer(payload, caller)
+                try:
+                    return answer(payload, caller)
+                finally:
+                    if verb not in READING_VERBS:
+                        self.snapshots.note_change()
 
     def check_lease(self, verb: str, lease_id: str, caller: Caller) -> Lease:
         """A lease that a transport answers a verb about by itself, on which the caller

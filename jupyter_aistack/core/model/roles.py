@@ -77,7 +77,7 @@ _OF_QUEUES = Reaches(Reach.OWN, Reach.QUEUES, Reach.ALL, Reach.ALL)
 _FOR_MANAGERS = Reaches(Reach.NONE, Reach.QUEUES, Reach.NONE, Reach.ALL)
 _FOR_ADMINS = Reaches(Reach.NONE, Reach.NONE, Reach.NONE, Reach.ALL)
 
-NAMING_VERBS = frozenset({"hosts", "leases", "queue", "events", "report"})
+NAMING_VERBS = frozenset({"hosts", "leases", "queue", "events", "report", "snapshot"})
 """Verbs whose reach is that of names: where ``show_names`` is off they show all there
 is, and beyond their reach without whose it is.
 """
@@ -92,6 +92,7 @@ REACHES: Mapping[str, Reaches] = {
     "queue": _NAMES,
     "events": _NAMES,
     "report": _NAMES,
+    "snapshot": _NAMES,
     "request": _PERSONAL,
     "take_back": _PERSONAL,
     "mine": _PERSONAL,
