@@ -177,6 +177,12 @@ def test_the_policy_follows_the_administrators_file_and_survives_its_mistakes(
             "c.AIStack.cycle_seconds = 0.05\nc.AIStack.queues = {'b': {}}\n"
         )
         wait_until(lambda: queues() == {"b", "default"})
+
+        def told() -> list[object]:
+            events = speaker.ask("audit")["events"]
+            return [(event["before"], event["after"]) for event in events]
+
+        wait_until(lambda: told() == [({"queues": {"a": {}}}, {"queues": {"b": {}}})])
         file.unlink()
         wait_until(lambda: f"{file} was taken away" in host.log)
         assert queues() == {"b", "default"}

@@ -220,7 +220,7 @@ events = sa.Table(
 archives = sa.Table(
     "aistack_archives",
     metadata,
-    sa.Column("number", _NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("host", sa.Text, nullable=False),
