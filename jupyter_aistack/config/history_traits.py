@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from jupyter_aistack.broker.setting_values import (
     read_wait,
 )
 from jupyter_aistack.core.model.retention import Retention
+from jupyter_aistack.ledger.opening import rule_makers
 
 
 class HistoryTraits(LoggingConfigurable):
@@ -44,11 +46,17 @@ class HistoryTraits(LoggingConfigurable):
         whoever deletes it makes that final. ``None`` keeps the names.""",
     ).tag(config=True)
 
-    def build_history(self, folder: Path | None) -> HistoryOptions:
-        """Where old records go, and when.
+    def build_history(
+        self, ledger_url: str, *, beside: Path, archives_all: bool = False
+    ) -> HistoryOptions:
+        """Where old records go, and when. Of a ledger that several users share they go
+        nowhere, unless this process is its owner's, root's or the host's broker; nor
+        where the ledger ends with the process.
 
         Args:
-            folder: of the ledger; None where this process archives nothing.
+            ledger_url: the ledger.
+            beside: the folder of its files.
+            archives_all: this is the broker of all users of the host.
 
         Raises:
             InvalidRequest: a setting makes no sense; it is named.
@@ -58,11 +66,13 @@ class HistoryTraits(LoggingConfigurable):
             "pseudonymize_after", self.pseudonymize_after, or_none(read_wait)
         )
         retention = Retention(seconds=kept, pseudonym_seconds=named)
-        if folder is None:
+        makers = rule_makers(ledger_url)
+        is_own = makers is None or os.getuid() in makers
+        if ledger_url == "memory:" or not (is_own or archives_all):
             return HistoryOptions(retention=retention)
         chosen = self.archive_folder
         return HistoryOptions(
-            folder=Path(chosen) if chosen else folder / "archive",
-            key_folder=folder,
+            folder=Path(chosen) if chosen else beside / "archive",
+            key_folder=beside,
             retention=retention,
         )

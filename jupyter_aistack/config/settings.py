@@ -236,16 +236,6 @@ class AIStack(HostTraits, HistoryTraits):
         return os.environ.get("AISTACK_LEDGER") or self.ledger_url
 
     @property
-    def _history_folder(self) -> Path | None:
-        """Where the archive is, and the key of its pseudonyms: beside the ledger; None
-        where others archive, or where the ledger ends with the process.
-        """
-        url = self.chosen_ledger_url
-        makers = opening.rule_makers(url)
-        is_own = makers is None or os.getuid() in makers or self.serves_host
-        return self.suspend_results.parent if is_own and url != "memory:" else None
-
-    @property
     def strays_seen(self) -> Path:
         """Where it is remembered who uses GPUs without a lease."""
         return opening.strays_file(self.suspend_results.parent)
@@ -307,7 +297,11 @@ class AIStack(HostTraits, HistoryTraits):
             "show_names": self.show_names,
             "suspend": read_suspend(self.suspend),
             "strays": self.build_strays(self.strays_seen),
-            "history": self.build_history(self._history_folder),
+            "history": self.build_history(
+                self.chosen_ledger_url,
+                beside=self.suspend_results.parent,
+                archives_all=self.serves_host,
+            ),
             "memory_action": read_choice(
                 MemoryAction, "memory_action", self.memory_action
             ),
