@@ -147,23 +147,31 @@ class HostState:
         with contextlib.suppress(LedgerError):
             self.ledger.hold_presence(identity_of(os.getpid()))
 
-    def report(self) -> None:
+    def report(self, *, is_idle: bool = False) -> None:
         """Tell those who share the ledger that this host is there, and what it grants.
         What fails is tried again in the next turn.
+
+        Args:
+            is_idle: no driver is to be asked: the devices are those that were told last.
         """
-        report = HostReport(
+        known = self._last_report
+        again = replace(known, seen_at=self.now()) if known and is_idle else None
+        report = again or self._new_report()
+        if not report.is_due_after(known):
+            return
+        with contextlib.suppress(LedgerError):
+            others = self.ledger.report_host(report)
+            self.other_hosts = len({other.host for other in others})
+            self._last_report = report
+
+    def _new_report(self) -> HostReport:
+        return HostReport(
             host=self.host,
             host_name=self.identity.name,
             devices=tuple(map(reported, self.inventory().devices)),
             allowance=self.devices.allowance,
             seen_at=self.now(),
         )
-        if not report.is_due_after(self._last_report):
-            return
-        with contextlib.suppress(LedgerError):
-            others = self.ledger.report_host(report)
-            self.other_hosts = len({other.host for other in others})
-            self._last_report = report
 
     def _register(self) -> None:
         """Write down what this host is called, and end what it left when it was started

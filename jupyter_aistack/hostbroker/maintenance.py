@@ -25,6 +25,7 @@ def keep(broker: Broker) -> None:
     is_idle = not state.leases and not state.requests
     if is_idle and not broker.strays.is_on_watch:
         broker.record_usage()
+        broker.host_state.report(is_idle=True)
         return
     broker.maintain()
 

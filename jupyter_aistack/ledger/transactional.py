@@ -367,10 +367,19 @@ def _request_of_key(rows: Rows, user: str, key: str) -> Request | None:
     if not key:
         return None
     for request in rows.requests_of_key(key):
-        is_taken_back = request.state is RequestState.CANCELLED
-        if request.holder.user == user and not is_taken_back:
+        if request.holder.user == user and not _is_taken_back(rows, request):
             return request
     return None
+
+
+def _is_taken_back(rows: Rows, request: Request) -> bool:
+    """Whether a request came to nothing before its asker could use it: it was
+    withdrawn, or the lease that it became has failed.
+    """
+    if request.state is RequestState.CANCELLED:
+        return True
+    lease = rows.lease(request.lease_id) if request.lease_id else None
+    return lease is not None and lease.outcome is Outcome.FAILED
 
 
 def _detail(lease: Lease, step: LeaseTransition) -> str:

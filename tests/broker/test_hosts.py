@@ -12,11 +12,12 @@ from jupyter_aistack.broker.api.caller import Caller
 from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.hosts import Hosts
+from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.policy import Policy, UserLimits
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.exceptions import QuotaExceeded
-from jupyter_aistack.ledger.base import Ledger
+from jupyter_aistack.hostbroker.maintenance import keep
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock, holder
@@ -120,15 +121,29 @@ def test_what_is_granted_on_one_host_counts_against_the_limit_on_the_other() -> 
     assert pair.far.request(waiting.id).state is RequestState.GRANTED
 
 
-class _Deaf(MemoryLedger):
-    def report_host(self, report):  # type: ignore[no-untyped-def]
-        raise AssertionError("not asked for before something is due")
+class CountingProvider(SimulatedProvider):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def discover(self, host: str) -> tuple[Device, ...]:
+        self.asked += 1
+        return super().discover(host)
 
 
-def test_a_host_that_told_lately_tells_nothing() -> None:
-    pair = Pair()
-    pair.maintain()
-    deaf: Ledger = _Deaf()
-    pair.near.host_state.ledger = deaf
-    pair.clock.advance(19)
-    pair.near.host_state.report()
+def test_an_idle_host_tells_that_it_is_there_and_asks_no_driver() -> None:
+    clock = ManualClock()
+    ledger = MemoryLedger()
+    provider = CountingProvider("1xH100-80GB")
+    broker = Broker(ledger, [provider], host=NEAR, clock=clock)
+    keep(broker)
+    (first,) = ledger.host_reports()
+    asked = provider.asked
+    clock.advance(19)
+    keep(broker)
+    assert ledger.host_reports() == (first,)
+    clock.advance(1)
+    keep(broker)
+    (second,) = ledger.host_reports()
+    assert (second.seen_at, second.devices) == (clock(), first.devices)
+    assert provider.asked == asked

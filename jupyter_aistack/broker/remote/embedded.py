@@ -158,6 +158,7 @@ class EmbeddedBroker:
         else:
             # Asking its drivers would keep a sleeping GPU awake.
             self._broker.record_usage()
+            self._broker.host_state.report(is_idle=True)
         return self.breaches(report)
 
     def take_report(self, report: KernelReport) -> bool:
