@@ -19,6 +19,7 @@ from jupyter_aistack.core.model.policy import Policy
 from jupyter_aistack.core.model.roles import RoleSettings
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.ledger import opening
+from jupyter_aistack.system.broker_socket import is_off
 from jupyter_aistack.system.users import is_root
 
 from .files import SettingsFiles
@@ -26,6 +27,7 @@ from .host_traits import HOST_RULES, HostTraits
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Service
+    from jupyter_aistack.broker.neighbours import Neighbours
     from jupyter_aistack.providers.base import Provider
 
 _POLICY = "queues user_limits half_life batch_share notice_seconds min_runtime age"
@@ -346,7 +348,18 @@ class AIStack(HostTraits):
             roles=self.build_roles(broker.policy),
             show_names=self.show_names,
             rates=self.build_rates(),
+            neighbours=self._neighbours(broker),
         )
+
+    def _neighbours(self, broker: Broker) -> Neighbours | None:
+        """Who looks for other users of this host; None where its broker grants, or this
+        user has chosen to do without.
+        """
+        from jupyter_aistack.broker.neighbours import Neighbours
+
+        if self.serves_host or is_off(self.broker_socket):
+            return None
+        return Neighbours(broker, show_names=self.show_names)
 
     def build_roles(self, policy: Policy) -> RoleSettings:
         """Who has which role.

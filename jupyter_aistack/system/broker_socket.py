@@ -106,9 +106,9 @@ def broker_path(configured: str = AUTO) -> str:
         PermissionDenied: another user could have put that socket there.
         InvalidRequest: it is no path of a socket.
     """
-    chosen = os.environ.get(VARIABLE, "") or configured or AUTO
-    if chosen == OFF:
+    if is_off(configured):
         return ""
+    chosen = os.environ.get(VARIABLE, "") or configured or AUTO
     if chosen != AUTO:
         _check_length(chosen)
         return chosen
@@ -116,6 +116,11 @@ def broker_path(configured: str = AUTO) -> str:
         return ""
     check_owner(DEFAULT_PATH)
     return DEFAULT_PATH
+
+
+def is_off(configured: str) -> bool:
+    """Whether no host broker is wanted, by the environment or else the settings."""
+    return (os.environ.get(VARIABLE, "") or configured) == OFF
 
 
 def _check_length(path: str) -> None:
