@@ -191,6 +191,8 @@ DRIVEN_BY: dict[str, set[str]] = {
         "hostbroker.settings",
         "system.service_manager",
     },
+    "hub/test_page.py": {"hub.host_view"},
+    "hub/test_shared_account.py": {"hub.__main__", "hub.app"},
     "kernel/test_environment.py": {
         "core.enforcement.device_visibility",
         "providers.amd.visibility",

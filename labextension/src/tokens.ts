@@ -6,6 +6,7 @@ import type { SuspendAction } from './text/suspendaction';
 import type {
   IUsageSummary,
   IHost,
+  IHosts,
   ILease,
   IRequest,
   IRequestBody,
@@ -42,6 +43,8 @@ export interface ILeaseManager extends IDisposable {
   /** The waiting request of a kernel, or null. */
   requestOf(kernelId: string): IRequest | null;
 
+  /** All hosts that share the ledger of this host, as each has told last. */
+  hosts(): Promise<IHosts>;
   /** What a kernel has used, as recorded by the server. */
   usageSummary(kernelId: string): Promise<IUsageSummary>;
   /** Asks for a slice. Rejects with `AIStackError` when it is refused. */

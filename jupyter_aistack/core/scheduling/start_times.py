@@ -79,16 +79,24 @@ class ReleaseTimes:
                 return
 
     def start_on(
-        self, device_id: str, share: Fraction, capacity: Capacity, now: float
+        self,
+        device_id: str,
+        share: Fraction,
+        capacity: Capacity,
+        now: float,
+        user: str = "",
     ) -> float:
-        """When `share` of a device will be free as far as is known; infinity when it is
-        not.
+        """When `share` of a device will be free for a user as far as is known; infinity
+        when it is not.
         """
-        if capacity.is_free(device_id, share):
+        if capacity.is_free(device_id, share, user):
             return now
         device = capacity.device(device_id)
         if not device.is_healthy:
             return math.inf
+        alone = max(now, self._left_by_others(device_id, capacity, user))
+        if capacity.is_free(device_id, share):
+            return alone
         free = capacity.approx(device_id)
         memory = capacity.memory(device_id)
         wanted = as_float(share) - CLOSE
@@ -97,8 +105,25 @@ class ReleaseTimes:
             free = free + fraction
             memory = memory + memory_bytes
             if free >= wanted and memory >= needed:
-                return max(now, end)
+                return max(alone, end)
         return math.inf
+
+    def _left_by_others(self, device_id: str, capacity: Capacity, user: str) -> float:
+        """When other users have left a device that is one user's at a time."""
+        others = capacity.tenants.others(device_id, user)
+        if not others:
+            return -math.inf
+        ends = [
+            ends_at(lease)
+            for lease in self.leases
+            if lease.holder.user != user and _is_on(lease, device_id)
+        ]
+        # What is held for others, and is no lease yet, has no end that is known.
+        return max(ends) if len(ends) >= others else math.inf
+
+
+def _is_on(lease: Lease, device_id: str) -> bool:
+    return any(slice_.device_id == device_id for slice_ in lease.slices)
 
 
 def _has_instance(lease: Lease, device_id: str, profile: str) -> bool:
@@ -109,7 +134,13 @@ def _has_instance(lease: Lease, device_id: str, profile: str) -> bool:
 
 
 def earliest_start(
-    spec: Spec, capacity: Capacity, ends: ReleaseTimes, now: float, *, host: str = ""
+    spec: Spec,
+    capacity: Capacity,
+    ends: ReleaseTimes,
+    now: float,
+    *,
+    host: str = "",
+    user: str = "",
 ) -> Start:
     """When there will be capacity for `spec` as far as the ends of leases are known,
     and on which devices; of what is equally near, the devices with most free.
@@ -122,7 +153,7 @@ def earliest_start(
         if len(sizes) < count:
             continue
         starts = sorted(
-            (ends.start_on(i, size, capacity, now), -capacity.approx(i), i)
+            (ends.start_on(i, size, capacity, now, user), -capacity.approx(i), i)
             for i, size in sizes.items()
         )[:count]
         beside = _host_shares(spec, capacity, name)
@@ -144,6 +175,7 @@ def earliest_start_beside(
     now: float,
     *,
     host: str = "",
+    user: str = "",
 ) -> Start:
     """`earliest_start` for a request that must do without what these hold, until they
     end.
@@ -153,9 +185,9 @@ def earliest_start_beside(
         ends = ends.copy()
     for hold in holds:
         for device_id, share in hold.shares.items():
-            capacity.hold(device_id, share)
+            capacity.hold(device_id, share, hold.user)
             ends.free(capacity.placeholder(device_id, share), hold.ends_at)
-    return earliest_start(spec, capacity, ends, now, host=host)
+    return earliest_start(spec, capacity, ends, now, host=host, user=user)
 
 
 def _start_of_profile(

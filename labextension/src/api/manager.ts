@@ -8,6 +8,7 @@ import type { ILeaseManager, ConnectionStatus } from '../tokens';
 import type {
   IUsageSummary,
   IHost,
+  IHosts,
   ILease,
   IRequest,
   IRequestBody,
@@ -80,6 +81,10 @@ export class LeaseManager extends Disposable implements ILeaseManager {
 
   requestOf(kernelId: string): IRequest | null {
     return requestOf(this.queue, kernelId);
+  }
+
+  hosts(): Promise<IHosts> {
+    return this._api.hosts();
   }
 
   usageSummary(kernelId: string): Promise<IUsageSummary> {
