@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.system.command_lines import command_of
@@ -25,6 +25,17 @@ _SERVER = re.compile(r"jupyter[-_ ]?(lab|server|notebook)\b|jupyterhub[-_]single
 """How commands of Jupyter servers are called, by any of their usual launchers."""
 
 
+def all_pids() -> Iterator[int]:
+    """The processes of this host that can be seen, by number."""
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return
+    for name in names:
+        if name.isdigit():
+            yield int(name)
+
+
 class Neighbours:
     """Looks for other people who use this host as the broker's own user does.
 
@@ -32,6 +43,7 @@ class Neighbours:
         broker: knows devices and leases.
         show_names: whether people see the names of others.
         clock: seconds on a clock that is never set.
+        pids: gives the processes of the host.
     """
 
     def __init__(
@@ -40,10 +52,12 @@ class Neighbours:
         *,
         show_names: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        pids: Callable[[], Iterable[int]] = all_pids,
     ) -> None:
         self._broker = broker
         self._show_names = show_names
         self._clock = clock
+        self._pids = pids
         self._looked_at = float("-inf")
         self._problem = ""
 
@@ -77,7 +91,7 @@ class Neighbours:
                     yield self._sentence(login_of(uid or 0), "uses a GPU")
 
     def _servers(self) -> Iterator[str]:
-        for pid in _pids():
+        for pid in self._pids():
             uid = uid_of(pid)
             if _is_other_person(uid) and _SERVER.search(command_of(pid)):
                 yield self._sentence(login_of(uid or 0), "runs a Jupyter server")
@@ -95,13 +109,3 @@ def _is_other_person(uid: int | None) -> bool:
     if uid is None or uid in (os.getuid(), NOBODY):
         return False
     return uid >= FIRST_UID
-
-
-def _pids() -> Iterator[int]:
-    try:
-        names = os.listdir("/proc")
-    except OSError:
-        return
-    for name in names:
-        if name.isdigit():
-            yield int(name)

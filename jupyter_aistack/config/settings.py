@@ -19,7 +19,6 @@ from jupyter_aistack.core.model.policy import Policy
 from jupyter_aistack.core.model.roles import RoleSettings
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.ledger import opening
-from jupyter_aistack.system.broker_socket import is_off
 from jupyter_aistack.system.users import is_root
 
 from .files import SettingsFiles
@@ -27,7 +26,6 @@ from .host_traits import HOST_RULES, HostTraits
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Service
-    from jupyter_aistack.broker.neighbours import Neighbours
     from jupyter_aistack.providers.base import Provider
 
 _POLICY = "queues user_limits half_life batch_share notice_seconds min_runtime age"
@@ -59,13 +57,6 @@ class AIStack(HostTraits):
         host, in a folder that is there; ``postgresql+psycopg://user@db/aistack`` for several; ``memory:`` for a trial.
         The environment variable AISTACK_LEDGER goes first; the default is an SQLite file in Jupyter's data directory.
         Passwords belong into a file that PGPASSFILE, or ``?passfile=`` in the URL, names.""",
-    ).tag(config=True)
-
-    broker_socket = Unicode(
-        "auto",
-        help="""The broker of this host, which grants to all its users: ``auto``, the service at
-        ``/run/aistack/broker.sock`` if there is one; a path of its socket; or ``off``, a broker in each process on a
-        ledger. The environment variable AISTACK_BROKER goes first.""",
     ).tag(config=True)
 
     providers = Unicode(
@@ -349,18 +340,8 @@ class AIStack(HostTraits):
             roles=self.build_roles(broker.policy),
             show_names=self.show_names,
             rates=self.build_rates(),
-            neighbours=self._neighbours(broker),
+            neighbours=self.build_neighbours(broker, show_names=self.show_names),
         )
-
-    def _neighbours(self, broker: Broker) -> Neighbours | None:
-        """Who looks for other users of this host; None where its broker grants, or this
-        user has chosen to do without.
-        """
-        from jupyter_aistack.broker.neighbours import Neighbours
-
-        if self.serves_host or is_off(self.broker_socket):
-            return None
-        return Neighbours(broker, show_names=self.show_names)
 
     def build_roles(self, policy: Policy) -> RoleSettings:
         """Who has which role.

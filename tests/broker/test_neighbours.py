@@ -14,7 +14,6 @@ from jupyter_aistack.broker.neighbours import LOOK_SECONDS, Neighbours
 from jupyter_aistack.config import AIStack
 from jupyter_aistack.system.users import current_user
 from jupyter_aistack.testing import ManualClock, holder, simulated_broker
-from tests.fakes.waiting import wait_until
 
 needs_root = pytest.mark.skipif(
     os.getuid() != 0, reason="only root can become another user"
@@ -36,22 +35,19 @@ def server_of(uid: int) -> Iterator[int]:
             process.kill()
 
 
-def test_a_user_alone_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jupyter_aistack.broker.neighbours._pids", lambda: iter(()))
+def test_a_user_alone_is_told_nothing() -> None:
     broker = simulated_broker()
     broker.submit("1/2", holder("k", user=current_user()))
-    assert Neighbours(broker).problems() == ()
+    assert Neighbours(broker, pids=lambda: [os.getpid()]).problems() == ()
 
 
 @needs_root
-def test_anothers_jupyter_server_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_anothers_jupyter_server_is_seen() -> None:
     clock = ManualClock()
-    neighbours = Neighbours(simulated_broker(), clock=clock)
     with server_of(STRANGER) as pid:
-        monkeypatch.setattr(
-            "jupyter_aistack.broker.neighbours._pids", lambda: iter((os.getpid(), pid))
+        neighbours = Neighbours(
+            simulated_broker(), clock=clock, pids=lambda: [os.getpid(), pid]
         )
-        wait_until(lambda: os.path.exists(f"/proc/{pid}/status"))
         (problem,) = neighbours.problems()
     assert f"(uid-{STRANGER} runs a Jupyter server)" in problem
     assert "`jupyter aistack broker install`" in problem

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -84,6 +86,15 @@ class Account:
             text=True,
             timeout=120,
         )
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that other users may enter: those of tests are closed to them."""
+    path = Path(tempfile.mkdtemp(prefix="aistack-hosts-", dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture
