@@ -54,14 +54,15 @@ class Compiler:
         return self._compiled(query, names, flags)
 
     def change(
-        self, change: sa.Insert | sa.Update | Any, columns: Collection[str]
+        self, change: sa.Insert | sa.Update | Any, columns: Collection[str] | None
     ) -> Statement:
         """A statement that changes rows.
 
         Args:
-            columns: those that it gives values.
+            columns: those that it gives values; None where it says so itself.
         """
-        return self._compiled(change, (), (), list(columns))
+        keys = None if columns is None else list(columns)
+        return self._compiled(change, (), (), keys)
 
     def _compiled(
         self,

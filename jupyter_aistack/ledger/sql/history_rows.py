@@ -17,19 +17,23 @@ from . import codec
 from .history_statements import CELL_KEY
 from .transaction import SQLTransaction
 
+_TOGETHER = 32
+"""So many events are sent in one statement."""
+
 
 class HistoryRows(SQLTransaction):
     """The tables of events and of archives, and the old rows of others."""
 
     def append(self, event: Event) -> None:
         row, self.chain_end = sealed(event, self.chain_end, codec.event_to_row)
-        self._execute(self._statements.history.insert_event, **row)
+        self._written.events.append(row)
 
     def events(self, after: int, limit: int) -> list[Event]:
         rows = self.event_rows(after, limit)
         return self._reader.readable("event", rows, codec.event_from_row)
 
     def event_rows(self, after: int, limit: int) -> list[Row]:
+        self._send_events()
         statement = self._statements.history.events
         return list(self._select(statement, after=after, at_most=limit))
 
@@ -45,6 +49,19 @@ class HistoryRows(SQLTransaction):
 
     def chained_after(self) -> int:
         return int(self._fetch(self._statements.history.chained_after)[0][0])
+
+    def _send_events(self) -> None:
+        """Send the events that were appended, many in one statement."""
+        unsent = self._written.events
+        while unsent:
+            rows = unsent[:_TOGETHER]
+            del unsent[:_TOGETHER]
+            values = {
+                f"{name}_{number}": value
+                for number, row in enumerate(rows)
+                for name, value in row.items()
+            }
+            self._execute(self._statements.history.insert_events(len(rows)), **values)
 
     # -- what leaves -------------------------------------------------------------------
 

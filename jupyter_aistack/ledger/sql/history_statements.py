@@ -50,15 +50,29 @@ class HistoryStatements:
         )
         told = later.where(_E.at >= sa.bindparam("since", type_=sa.Double()))
         user: sa.BindParameter[str] = sa.bindparam("of_user")
-        self.insert_event = self._compiler.change(
-            schema.events.insert().inline(), schema.events.c.keys()
-        )
+        self._insert_events: dict[int, Statement] = {}
         self.events = query(later)
         self.told_events = query(told)
         self.told_events_of = query(
             told.where(sa.or_(_E.user == user, _E.owner == user))
         )
         self.chained_after = query(sa.select(_M.chained_after))
+
+    def insert_events(self, count: int) -> Statement:
+        """Appends so many events. The parameters of each have its number behind their
+        names: ``kind_0``.
+        """
+        known = self._insert_events.get(count)
+        if known is None:
+            names = [column.name for column in _E]
+            rows: list[dict[str, Any]] = [
+                {name: sa.bindparam(f"{name}_{number}") for name in names}
+                for number in range(count)
+            ]
+            insert = schema.events.insert().values(rows).inline()
+            known = self._compiler.change(insert, None)
+            self._insert_events[count] = known
+        return known
 
     def _old_keys(self) -> dict[RecordKind, Statement]:
         query = self._compiler.query

@@ -88,12 +88,10 @@ class Statements:
         # PostgreSQL's: the same as long as no transaction has written anything.
         snapshot = sa.cast(sa.func.txid_current_snapshot(), sa.Text).label("snapshot")
         self.stamp = self._query(sa.select(snapshot))
-        is_any_due = sa.exists().where(_IS_DUE).label("is_any_due")
-        columns: list[sa.Label[Any]] = [snapshot, is_any_due]
-        self.stamp_and_due = self._query(sa.select(*columns))
 
     def _add_leases(self) -> None:
-        self.is_any_due = self._query(sa.select(_L.token).where(_IS_DUE).limit(1))
+        next_due = sa.func.min(_L.due_at).label("next_due")
+        self.next_due = self._query(sa.select(next_due).where(_IS_LIVE))
         self.due = self._query(sa.select(schema.leases).where(_IS_DUE))
         self.lease = self._query(
             sa.select(schema.leases).where(_L.id == sa.bindparam("key"))
@@ -121,9 +119,9 @@ class Statements:
         self.request = self._query(
             sa.select(schema.requests).where(_R.id == sa.bindparam("key"))
         )
-        self.requests_of_key = self._query(
-            sa.select(schema.requests).where(_R.idempotency_key == _of("key"))
-        )
+        is_of_key = _R.idempotency_key == _of("key")
+        is_named = sa.or_(_R.id == sa.bindparam("key"), is_of_key)
+        self.requests_named = self._query(sa.select(schema.requests).where(is_named))
         self.queued = self._query(sa.select(schema.requests).where(_IS_QUEUED))
         self.all_queued = self._query(sa.select(schema.requests).where(_IS_WAITING))
         self.queued_traits = self._query(
