@@ -13,31 +13,21 @@ import logging
 import socket
 import sys
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from jupyter_aistack.core.wire.json_body import read_object
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest, Refused
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest
 from jupyter_aistack.system.peer import Peer, peer_of
+
+from .open_connections import ConnectionLimits, OpenConnections
 
 JSON = dict[str, Any]
 MAX_LINE_BYTES = 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConnectionLimits:
-    """What one user, and one connection, may take of a socket.
-
-    Attributes:
-        connections_per_user: open at once, by uid; None for any number.
-        write_seconds: how long a peer may leave an answer unread before its connection
-            is cut; None for ever.
-    """
-
-    connections_per_user: int | None = None
-    write_seconds: float | None = None
+MAX_REFUSED_OPEN = 64
+"""Connections that are kept open till a refused peer has said its first line."""
+REFUSED_SECONDS = 2.0
+"""How long each of them is."""
 
 
 class LineSession(ABC):
@@ -72,7 +62,8 @@ class LineServer:
         self._limits = limits or ConnectionLimits()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._by_user: Counter[int] = Counter()
+        self._connections = OpenConnections(self._limits)
+        self._refused_open = 0
 
     async def start(self, listener: socket.socket) -> None:
         """Begin to answer on a socket that listens."""
@@ -117,16 +108,35 @@ class LineServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         peer = peer_of(writer.get_extra_info("socket"))
-        most = self._limits.connections_per_user
-        if most is not None and self._by_user[peer.uid] >= most:
-            return await self._send(writer, _error(_too_many(most)))
-        self._by_user[peer.uid] += 1
+        transport = writer.transport
+        refused = self._connections.admit(peer.uid, transport)
+        if refused is not None:
+            return await self._refuse(reader, writer, refused)
         try:
             await self._answer_lines(reader, writer, peer)
         finally:
-            self._by_user[peer.uid] -= 1
-            # Users that have left are not kept.
-            self._by_user += Counter()
+            self._connections.remove(peer.uid, transport)
+
+    async def _refuse(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        error: AIStackError,
+    ) -> None:
+        """Answer a peer's first line with an error. It is waited for, but not for long,
+        and not for many: closing before it comes breaks the peer's pipe.
+        """
+        await self._send(writer, _error(error))
+        if self._refused_open >= MAX_REFUSED_OPEN:
+            return
+        self._refused_open += 1
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(REFUSED_SECONDS, writer.transport.abort)
+        try:
+            await reader.read(1)
+        finally:
+            timer.cancel()
+            self._refused_open -= 1
 
     async def _answer_lines(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer
@@ -196,9 +206,3 @@ async def _next_line(reader: asyncio.StreamReader) -> bytes:
 
 def _error(error: AIStackError) -> JSON:
     return {"error": error.as_dict()}
-
-
-def _too_many(most: int) -> Refused:
-    return Refused(
-        f"your user has {most} connections open here, which is the most; close some"
-    )
