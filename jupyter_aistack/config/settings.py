@@ -23,6 +23,7 @@ from jupyter_aistack.ledger import opening
 from jupyter_aistack.system.users import is_root
 
 from .files import SettingsFiles
+from .history_traits import HistoryTraits
 from .host_traits import HOST_RULES, HostTraits
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _duration(default: str | float, text: str) -> Any:
     )
 
 
-class AIStack(HostTraits):
+class AIStack(HostTraits, HistoryTraits):
     """How this host's slices are granted."""
 
     ledger_url = Unicode(
@@ -58,13 +59,6 @@ class AIStack(HostTraits):
         host, in a folder that is there; ``postgresql+psycopg://user@db/aistack`` for several; ``memory:`` for a trial.
         The environment variable AISTACK_LEDGER goes first; the default is an SQLite file in Jupyter's data directory.
         Passwords belong into a file that PGPASSFILE, or ``?passfile=`` in the URL, names.""",
-    ).tag(config=True)
-
-    broker_socket = Unicode(
-        "auto",
-        help="""The broker of this host, which grants to all its users: ``auto``, the service at
-        ``/run/aistack/broker.sock`` if there is one; a path of its socket; or ``off``, a broker in each process on a
-        ledger. The environment variable AISTACK_BROKER goes first.""",
     ).tag(config=True)
 
     providers = Unicode(
@@ -303,6 +297,11 @@ class AIStack(HostTraits):
             "show_names": self.show_names,
             "suspend": read_suspend(self.suspend),
             "strays": self.build_strays(self.strays_seen),
+            "history": self.build_history(
+                self.chosen_ledger_url,
+                beside=self.suspend_results.parent,
+                archives_all=self.serves_host,
+            ),
             "memory_action": read_choice(
                 MemoryAction, "memory_action", self.memory_action
             ),
@@ -356,6 +355,7 @@ class AIStack(HostTraits):
             roles=self.build_roles(broker.policy),
             show_names=self.show_names,
             rates=self.build_rates(),
+            neighbours=self.build_neighbours(broker, show_names=self.show_names),
         )
 
     def build_roles(self, policy: Policy) -> RoleSettings:
