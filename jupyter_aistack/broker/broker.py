@@ -19,6 +19,7 @@ from jupyter_aistack.system.pid_namespace import PidNamespace
 
 from .cycle import SchedulingCycle
 from .devices import DeviceManager
+from .drains import Drains
 from .host_state import HostState
 from .leases import Leases
 from .liveness import holder_liveness
@@ -136,6 +137,10 @@ class Broker:
         self.reservations = reservations.current
         self.reserve = reservations.reserve
         self.unreserve = reservations.unreserve
+        drains = Drains(state, cycle)
+        self.marked_inventory = drains.inventory
+        self.drain = drains.drain
+        self.undrain = drains.undrain
         suspension = Suspension(state, cycle, self.suspend_support)
         self.suspend_capacity_bytes = suspension.capacity_bytes
         self.with_pin_reasons = suspension.with_pin_reasons
@@ -162,7 +167,13 @@ class Broker:
         self.release = leases.release
 
         maintenance = Maintenance(
-            state, cycle, leases, self.processes, self.memory, show_names=show_names
+            state,
+            cycle,
+            leases,
+            self.processes,
+            self.memory,
+            drains,
+            show_names=show_names,
         )
         self.mig = maintenance.mig
         self.usage_meter = maintenance.usage_meter

@@ -12,6 +12,7 @@ from jupyter_aistack.core.model.sample import HostSample, Usage
 from jupyter_aistack.exceptions import AIStackError
 
 from .cycle import SchedulingCycle
+from .drains import Drains
 from .fault_monitor import FaultMonitor
 from .host_state import HostState
 from .leases import Leases
@@ -37,6 +38,7 @@ class Maintenance:
         leases: renews them.
         processes: finds which processes use them.
         memory: acts on what holds more than its lease has.
+        drains: those whose time is over are ended.
         show_names: whether users see the names of others.
 
     Attributes:
@@ -51,6 +53,7 @@ class Maintenance:
         leases: Leases,
         processes: HolderProcesses,
         memory: MemoryWatchdog,
+        drains: Drains,
         *,
         show_names: bool,
     ) -> None:
@@ -67,6 +70,7 @@ class Maintenance:
         self._leases = leases
         self._processes = processes
         self._memory = memory
+        self._drains = drains
 
     def maintain(self) -> tuple[Event, ...]:
         """Renew every lease of this host whose process lives, measure, and run a cycle.
@@ -80,6 +84,7 @@ class Maintenance:
         leases = self._host_state.leases()
         self._memory.check(leases, lambda: self.sample(leases))
         self._faults.check(leases, lambda: self._processes.pids(leases))
+        self._drains.end_over()
 
         events = self._cycle.run()
         if self.mig.serve(self._cycle.snapshot):

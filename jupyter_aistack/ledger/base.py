@@ -28,6 +28,7 @@ from jupyter_aistack.core.accounting.charges import (
 from jupyter_aistack.core.model.condition import Condition, ConditionUpdate
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.device_state import DeviceState
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
@@ -52,6 +53,8 @@ class LedgerState:
         accounts: what the ended leases of all users have used, on all hosts.
         reservations: those of the host that are running or have a window to come, the
             first to start first.
+        drains: of the host's devices that are out of placement by hand; some may be
+            over.
     """
 
     version: int
@@ -59,6 +62,7 @@ class LedgerState:
     requests: tuple[Request, ...]
     accounts: tuple[Account, ...] = ()
     reservations: tuple[Reservation, ...] = ()
+    drains: tuple[Drain, ...] = ()
 
 
 class Ledger(ABC):
@@ -366,6 +370,22 @@ class Ledger(ABC):
         """A device has recovered: forget its faults, and that its leases were told
         unless another device of theirs has faults. Whether it had any: an event.
         """
+
+    @abstractmethod
+    def drain(self, drain: Drain, now: float, told: Condition) -> None:
+        """Take a device out of placement, in place of what was written of it by hand,
+        and tell those who hold a part of it.
+        """
+
+    @abstractmethod
+    def undrain(self, host: str, device_id: str, now: float) -> Drain | None:
+        """Have a device granted again, and forget that its leases were told. Returns
+        what was written; None where nothing was.
+        """
+
+    @abstractmethod
+    def end_drains(self, host: str, now: float) -> tuple[Drain, ...]:
+        """The same for all devices of a host whose time is over."""
 
     # -- who lives ---------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
 )
 from jupyter_aistack.core.model.device_health import DeviceFault
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
@@ -71,6 +72,7 @@ class _MemoryRows:
         self._queued: dict[str, Request] = {}
         self._hosts: dict[tuple[str, str], HostIdentity] = {}
         self._device_faults: list[DeviceFault] = []
+        self._drains: tuple[Drain, ...] = ()
         self._ids_of_key: dict[str, list[str]] = {}
         self._accounts: dict[tuple[str, str], Account] = {}
         self._reservations: dict[str, Reservation] = {}
@@ -141,6 +143,12 @@ class _MemoryRows:
     def remove_host(self, host_id: str) -> None:
         kept = self._hosts.items()
         self._hosts = {key: host for key, host in kept if host.id != host_id}
+
+    def drains(self) -> tuple[Drain, ...]:
+        return self._drains
+
+    def keep_drains(self, drains: tuple[Drain, ...]) -> None:
+        self._drains = drains
 
     def device_faults(self, host: str) -> list[DeviceFault]:
         return [fault for fault in self._device_faults if fault.host == host]

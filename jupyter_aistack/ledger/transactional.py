@@ -38,6 +38,7 @@ from .apply_plan import (
 )
 from .base import LedgerState
 from .device_transactions import DeviceTransactions
+from .drain_transactions import DrainTransactions
 from .host_transactions import HostTransactions
 from .lease_end import end, expire_due
 from .rows import (
@@ -67,7 +68,9 @@ _STEP_EVENTS = {
 _RELEASING = (LeaseTransition.RELEASE, LeaseTransition.FINISH)
 
 
-class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransactions):
+class TransactionalLedger(
+    HostTransactions, DeviceTransactions, DrainTransactions, UsageTransactions
+):
     """The port over two kinds of transactions, which a medium provides."""
 
     def read(self, host: str, now: float) -> LedgerState:
@@ -84,6 +87,7 @@ class TransactionalLedger(HostTransactions, DeviceTransactions, UsageTransaction
                 requests=tuple(requests),
                 accounts=tuple(accounts),
                 reservations=tuple(reservations),
+                drains=tuple(drain for drain in rows.drains() if drain.host == host),
             )
 
     def submit(self, request: Request) -> Request:

@@ -32,13 +32,15 @@ class HostVerbs(VerbGroup):
 
     def _host(self, payload: Payload, caller: Caller) -> JSON:
         broker = self._broker
-        inventory = broker.inventory()
+        inventory = broker.marked_inventory()
         leases = broker.current_leases()
         policy_problems = problems(broker.policy, inventory)
+        standing = self._access.standing(caller)
         return host_to_dict(
             inventory,
             leases,
             broker.policy.queues,
+            standing=standing,
             reservations=broker.reservations(),
             problems=(*policy_problems, *broker.ledger.problems()),
             capability=broker.suspend_support.capability,

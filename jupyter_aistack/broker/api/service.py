@@ -22,6 +22,7 @@ from .accounting_verbs import AccountingVerbs
 from .admin_verbs import AdminVerbs
 from .base import Payload, Verb, VerbGroup
 from .caller import Access, Caller
+from .device_verbs import DeviceVerbs
 from .figures import HostFigures, figures_of
 from .host_verbs import HostVerbs
 from .lease_verbs import LeaseVerbs
@@ -70,6 +71,7 @@ class Service:
             RequestVerbs(broker, self._access, self._accounting),
             LeaseVerbs(broker, self._access),
             SuspendVerbs(broker, self._access),
+            DeviceVerbs(broker, self._access),
             AdminVerbs(broker, self._access, broker.mig),
             AccountingVerbs(broker, self._access, self._accounting),
         )

@@ -36,6 +36,9 @@ class EventKind(StrEnum):
     RESERVATION_CANCELLED = "ReservationCancelled"
     DEVICE_FAULTED = "DeviceFaulted"  # nothing is granted on it any more
     DEVICE_RECOVERED = "DeviceRecovered"  # it may be granted again
+    DEVICE_DRAINED = "DeviceDrained"  # nothing new is granted on it, by hand
+    DEVICE_UNDRAINED = "DeviceUndrained"  # that is over
+    LEASE_DRAINED = "LeaseDrained"  # its holder is told of the former
 
 
 @dataclass(frozen=True, kw_only=True)

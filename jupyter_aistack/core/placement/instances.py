@@ -83,7 +83,7 @@ def _no_instance(spec: Spec, devices: Sequence[Device]) -> PlacementFailure:
 def _is_available(
     device: Device, instance: MIGInstance, free: Mapping[str, DeviceCapacity]
 ) -> bool:
-    return device.is_healthy and instance.uuid not in free[device.id].uuids()
+    return device.is_schedulable and instance.uuid not in free[device.id].uuids()
 
 
 def _without_kept(

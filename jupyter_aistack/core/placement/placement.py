@@ -21,7 +21,7 @@ from .capacity_value import CapacityValue
 from .demand import WHOLE
 from .device_capacity import CLOSE, DeviceCapacity, as_float, bytes_of
 from .instances import place_instance
-from .refusals import no_device, too_much, why_waiting
+from .refusals import no_device, too_much, waits_for_drained, why_waiting
 from .sizing import host_share, is_model, most_alike, of_one_maker, sizes_on
 from .topology import best_connected
 from .verdict import UNSATISFIABLE, PlacementFailure, PlacementVerdict
@@ -100,9 +100,13 @@ class Capacity:
         return self._free[device_id].device
 
     def is_free(self, device_id: str, share: Fraction) -> bool:
-        """Whether a device answers and has `share` free now."""
+        """Whether a device may be granted and has `share` free now."""
         free = self._free[device_id]
-        return free.device.is_healthy and free.holds(share, 0)
+        return free.device.is_schedulable and free.holds(share, 0)
+
+    def holds(self, device_id: str, share: Fraction) -> bool:
+        """Whether a device has `share` free, be it granted now or not."""
+        return self._free[device_id].holds(share, 0)
 
     def hold(self, device_id: str, share: Fraction) -> None:
         """A share of a device, memory and all, is held from now on."""
@@ -262,7 +266,9 @@ class Capacity:
     def _fitting(
         self, sizes: Mapping[str, Fraction], kept: Mapping[str, Fraction]
     ) -> list[DeviceCapacity]:
-        """The devices that answer and have that share free beside what is kept."""
+        """The devices that may be granted and have that share free beside what is
+        kept.
+        """
         everything = self._free
         # Most devices are full: a float tells that before anything exact is computed.
         least = as_float(min(sizes.values())) - CLOSE
@@ -274,7 +280,8 @@ class Capacity:
         return [
             free
             for free, size in roomy
-            if free.device.is_healthy and free.holds(size, kept.get(free.device.id, 0))
+            if free.device.is_schedulable
+            and free.holds(size, kept.get(free.device.id, 0))
         ]
 
     def _waste(
@@ -329,6 +336,8 @@ class Capacity:
 
         free = self._free[device.id]
         wanted = share + kept.get(device.id, 0)
+        if device.drain is not None:
+            return PlacementFailure(reason=waits_for_drained(device))
         is_short = wanted > free.share or spec.host_memory_bytes > free.memory
         if is_short or not device.is_healthy:
             cores = int(max(free.share, Fraction(0)) * len(device.cores))

@@ -157,7 +157,7 @@ def _cost(
     """How disruptive it is to free a share of a device; None when all candidates
     together are not enough.
     """
-    if not capacity.device(device_id).is_healthy:
+    if not capacity.device(device_id).is_schedulable:
         return None
     victims = _victims(device_id, share, capacity, candidates, now)
     if not victims and not capacity.is_free(device_id, share):

@@ -17,6 +17,7 @@ from jupyter_aistack.core.model.device_health import (
     HealthConditions,
 )
 from jupyter_aistack.core.model.device_state import DeviceState
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, Notice
 from jupyter_aistack.core.model.limit import SliceLimit
@@ -91,6 +92,7 @@ HEALTH_CONDITION = WIRE.record(
     hidden=["evidence"],
     formats={"code": described(WIRE.of(HealthCode), **{"x-extensible": True})},
 )
+DRAIN = WIRE.record(Drain, hidden=["device_id", "host"])
 DEVICE = WIRE.record(
     Device,
     # What is in use is reported by the usage; of its health, by `conditions`; what is
@@ -112,6 +114,7 @@ DEVICE = WIRE.record(
         "why_not": _NAMED_TEXTS,
         "advice": _expected(str, ""),
         "conditions": _expected(HealthConditions, []),
+        "drain": _expected(Drain | None, None),
     },
 )
 IDLE_POLICY = WIRE.record(IdlePolicy)

@@ -23,6 +23,7 @@ from jupyter_aistack.core.model.condition import Condition, Conditions
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.device_state import DeviceState
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease, Notice
@@ -89,6 +90,7 @@ _INSIDE.record(Notice)
 _INSIDE.record(Condition)
 _INSIDE.record(SliceLimit)
 _INSIDE.record(DeviceState)
+_INSIDE.record(Drain)
 
 
 def _json_column(hint: Any, *, is_cached: bool = False) -> Converter:
@@ -154,6 +156,25 @@ _CHARGE = _COLUMNS.record(
 )
 _SPAN = _COLUMNS.record(CellInterval, formats=_outside("user", "owner", "cell"))
 _EVENT = _COLUMNS.record(Event, formats=_outside("detail"))
+
+_DRAINS = _json_column(tuple[Drain, ...], is_cached=True)
+
+
+def drains_from_text(text: str) -> tuple[Drain, ...]:
+    """The drains that stand beside the counters."""
+    read = _DRAINS.read
+    assert read is not None
+    drains: tuple[Drain, ...] = read(text)
+    return drains
+
+
+def drains_to_text(drains: tuple[Drain, ...]) -> str:
+    """The same as they are written."""
+    write = _DRAINS.write
+    assert write is not None
+    text: str = write(drains)
+    return text
+
 
 lease_from_row = _LEASE.from_dict
 request_from_row = _REQUEST.from_dict

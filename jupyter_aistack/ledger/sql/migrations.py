@@ -10,7 +10,7 @@ and ends no lease for want of a renewal. Version 8 knows machines by what they a
 what they are called only for people. Version 9 knows whose kernels the cells ran in.
 Version 10 knows how much of the energy that was charged is an estimate. Version 11 knows
 up to what leases may use a device, and what they may use of it now. Version 12 knows the
-faults of devices.
+faults of devices. Version 13 knows which devices are out of placement by hand.
 """
 
 from __future__ import annotations
@@ -212,6 +212,12 @@ def _add_device_faults(connection: sa.Connection) -> None:
     )
 
 
+def _add_drains(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(
+        "ALTER TABLE aistack_meta ADD COLUMN drains TEXT NOT NULL DEFAULT '[]'"
+    )
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_due_at,
     _add_use,
@@ -224,6 +230,7 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_estimates,
     _add_ceilings,
     _add_device_faults,
+    _add_drains,
 )
 """In order: the first turns version 1 into version 2. Never edit a migration that has
 been released; append.

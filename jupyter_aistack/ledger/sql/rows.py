@@ -14,12 +14,14 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
 )
 from jupyter_aistack.core.model.device_health import DeviceFault
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
+from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.rows import is_id
 
 from . import codec
@@ -194,6 +196,24 @@ class SQLRows(SQLTransaction):
     def remove_device_faults(self, host: str, device_id: str) -> None:
         key = {"of_host": host, "of_device_id": device_id}
         self._execute(self._statements.delete_device_faults, **key)
+
+    def drains(self) -> tuple[Drain, ...]:
+        self._read_counters()
+        try:
+            return codec.drains_from_text(self._drains)
+        except (ValueError, TypeError) as error:
+            # Which devices are out of placement is not known: nothing is granted.
+            raise LedgerUnavailable(
+                f"ledger_url: {self._shown_url} does not tell which devices are drained;"
+                " restore it from a copy or move it away",
+                field="ledger_url",
+                ledger_url=self._shown_url,
+            ) from error
+
+    def keep_drains(self, drains: tuple[Drain, ...]) -> None:
+        self._read_counters()
+        self._drains = codec.drains_to_text(drains)
+        self._execute(self._statements.write_drains, drains=self._drains)
 
     def accounts(self) -> list[Account]:
         return [

@@ -29,6 +29,7 @@ meta = sa.Table(
     sa.Column("schema_version", sa.Integer, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("token", sa.BigInteger, nullable=False),
+    sa.Column("drains", sa.Text, nullable=False),  # JSON
 )
 
 requests = sa.Table(
@@ -223,7 +224,7 @@ def bring_up_to_date(connection: sa.Connection, shown_url: str) -> bool:
         metadata.create_all(connection)
         connection.execute(
             meta.insert().values(
-                id=1, schema_version=SCHEMA_VERSION, version=0, token=0
+                id=1, schema_version=SCHEMA_VERSION, version=0, token=0, drains="[]"
             )
         )
         return True

@@ -99,11 +99,12 @@ class Statements:
         self._add_events()
 
     def _add_meta(self) -> None:
-        meta = sa.select(_M.schema_version, _M.version, _M.token)
+        meta = sa.select(_M.schema_version, _M.version, _M.token, _M.drains)
         self.read_meta = self._query(meta)
         # SQLite has no such clause and needs none: there a write transaction locks.
         self.lock_meta = self._query(meta.with_for_update())
         self.write_meta = self._change(schema.meta.update(), ("version", "token"))
+        self.write_drains = self._change(schema.meta.update(), ("drains",))
         # PostgreSQL's: the same as long as no transaction has written anything.
         snapshot = sa.cast(sa.func.txid_current_snapshot(), sa.Text).label("snapshot")
         self.stamp = self._query(sa.select(snapshot))

@@ -79,6 +79,7 @@ class SQLTransaction:
         self._is_sent = False
         self._meta: Any = None
         self._counters: _Counters | None = None
+        self._drains = ""
         self._expected: dict[_Question, Any] = {}
 
     def begin(self, shown_url: str, *, writes: bool) -> None:
@@ -102,7 +103,7 @@ class SQLTransaction:
                 raise LedgerUnavailable(
                     message, field="ledger_url", ledger_url=self._shown_url
                 )
-            schema_version, version, token = counters
+            schema_version, version, token, self._drains = counters
             schema.check_schema(schema_version, self._shown_url)
             self._counters = _Counters(version, token)
             self._counters_read = _Counters(version, token)

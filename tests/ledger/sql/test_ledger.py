@@ -416,6 +416,7 @@ def make_first_version(url: str) -> None:
         ):
             connection.exec_driver_sql(f"DROP TABLE aistack_{table}")
         connection.exec_driver_sql("ALTER TABLE aistack_events DROP COLUMN device_id")
+        connection.exec_driver_sql("ALTER TABLE aistack_meta DROP COLUMN drains")
         connection.exec_driver_sql("DROP INDEX ix_aistack_leases_due_at")
         for column in ("due_at", "active_at", "notice", "residence"):
             connection.exec_driver_sql(
