@@ -34,6 +34,7 @@ SERVICES = (
     "client/offload/",
     "compute/",
     "flows/",
+    "hostbroker/",
     "hub/",
     "kernel/",
     "packaging/",

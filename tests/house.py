@@ -27,6 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "providers": CORE | {"system", "providers"},
     "broker": CORE | {"system", "ledger", "providers", "broker"},
     "config": CORE | {"system", "ledger", "providers", "broker", "config"},
+    "hostbroker": CORE
+    | {"_version", "system", "ledger", "broker", "config", "hostbroker"},
     "kernel": CORE | {"system", "broker", "config", "kernel"},
     "server": CORE
     | {"_version", "system", "broker", "providers", "config", "kernel", "server"},
@@ -43,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 LAZILY: dict[str, set[str]] = {
     "client/embedded.py": {"broker", "config"},
-    "cli": {"config", "ledger", "providers"},
+    "cli": {"config", "hostbroker", "ledger", "providers"},
 }
 """Rooms or modules that may import more, inside functions only: the embedded transport
 is the one door from the using side to the granting side, and the command line opens

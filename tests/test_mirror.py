@@ -170,6 +170,17 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.settings",
         "kernel.standalone",
     },
+    "hostbroker/test_daemon.py": {
+        "cli.broker",
+        "hostbroker.callers",
+        "hostbroker.calls",
+        "hostbroker.ledger_place",
+        "hostbroker.maintenance",
+        "hostbroker.policy_reload",
+        "hostbroker.session",
+        "hostbroker.settings",
+        "system.service_manager",
+    },
     "kernel/test_environment.py": {
         "core.enforcement.device_visibility",
         "providers.amd.visibility",
@@ -251,7 +262,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.version",
     },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
-    "server/rest/test_openapi.py": {"server.json_body"},
+    "server/rest/test_openapi.py": {"core.wire.json_body"},
     "server/suspend/test_executor.py": {
         "server.suspend",
         "server.suspend.driver_checkpoint",

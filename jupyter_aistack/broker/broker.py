@@ -76,7 +76,7 @@ class Broker:
     ) -> None:
         self.ledger = ledger
         self.events = ledger.events
-        self.policy = policy = policy or Policy()
+        policy = policy or Policy()
         identity = host_identity(host)
         self.host = identity.id
         self.ttl_seconds = ttl_seconds
@@ -95,6 +95,7 @@ class Broker:
             ledger, devices, policy, clock, ttl_seconds, identity
         )
         self.clock = state.now
+        self.set_policy = state.set_policy
         self.memory = MemoryWatchdog(ledger, state.now, memory_action)
         self.processes = HolderProcesses(
             state,
@@ -181,6 +182,11 @@ class Broker:
         self.usage = maintenance.usage
         self.recent_usage = maintenance.recent_usage
         self.record_usage = maintenance.record_usage
+
+    @property
+    def policy(self) -> Policy:
+        """How slices are shared out."""
+        return self.host_state.policy
 
     def close(self) -> None:
         """Let go of the ledger and the drivers."""

@@ -53,6 +53,13 @@ class HostState:
         self._is_registered = False
         self._before: frozenset[str] = frozenset()
 
+    def set_policy(self, policy: Policy) -> None:
+        """Share slices out by another policy from the next cycle on; leases that were
+        granted stay.
+        """
+        self.policy = policy
+        self.ledger.half_life_seconds = policy.half_life_seconds
+
     def now(self) -> float:
         """Seconds since the epoch."""
         return self.clock()

@@ -41,12 +41,12 @@ from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.sample import HostSample
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.base import Ledger
+from jupyter_aistack.system.process_users import uid_of
 from jupyter_aistack.system.processes import (
     cgroup_of,
     leases_named_by,
     program_of,
     started_at,
-    uid_of,
 )
 
 from .liveness import is_here

@@ -17,7 +17,7 @@ from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.system.standard_streams import tell
 
-from . import accounting, host, leases, mig, queues
+from . import accounting, broker, host, leases, mig, queues
 from .process import EXIT_ERROR, run_to_exit_code
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _add_leases(verbs)
     _add_queues(verbs)
     _add_mig(verbs)
+    broker.add_commands(verbs)
     _add_simulate(verbs, words)
     return parser
 

@@ -26,11 +26,11 @@ def load_settings() -> AIStack:
     try:
         return AIStack(parent=application)
     except TraitError as error:
-        field = _refused_trait(application.config.AIStack)
+        field = refused_trait(application.config.AIStack)
         raise InvalidRequest(f"{field}: {error}", field=field) from error
 
 
-def _refused_trait(configured: Mapping[str, Any]) -> str:
+def refused_trait(configured: Mapping[str, Any]) -> str:
     """The setting whose value its trait does not take: traitlets' error does not name
     it but in its text.
     """

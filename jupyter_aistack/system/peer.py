@@ -39,8 +39,12 @@ class Peer(NamedTuple):
         In a user namespace all users that have no number there share one, which may
         be this process's own.
         """
-        is_ambiguous = self.uid == overflow_uid() and not is_first_user_namespace()
-        return self.uid == os.getuid() and not is_ambiguous
+        return self.uid == os.getuid() and not self.is_ambiguous
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether its number may stand for many users."""
+        return self.uid == overflow_uid() and not is_first_user_namespace()
 
 
 def has_peer_credentials() -> bool:

@@ -384,14 +384,6 @@ def leases_named_by(pid: int) -> frozenset[str]:
     return frozenset()
 
 
-def uid_of(pid: int) -> int | None:
-    """The user a process belongs to; None when it cannot be seen."""
-    try:
-        return os.stat(f"/proc/{pid}").st_uid
-    except OSError:
-        return None
-
-
 def cgroup_of(pid: int) -> bytes:
     """The control groups a process is in, as Linux writes them; empty where that cannot
     be read.

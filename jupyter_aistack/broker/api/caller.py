@@ -16,7 +16,8 @@ from jupyter_aistack.core.model.roles import (
 )
 from jupyter_aistack.core.wire.visibility import Visibility
 from jupyter_aistack.exceptions import PermissionDenied
-from jupyter_aistack.system.processes import ancestors, uid_of
+from jupyter_aistack.system.process_users import uid_of
+from jupyter_aistack.system.processes import ancestors
 
 MAX_LABEL = 512
 """Characters of a label, an id or a name that a caller gives."""

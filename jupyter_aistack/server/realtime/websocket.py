@@ -14,8 +14,8 @@ from jupyter_server.base.websocket import WebSocketMixin
 from tornado import web
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
+from jupyter_aistack.core.wire.json_body import check_fields, read_object
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest
-from jupyter_aistack.server.json_body import check_fields, read_object
 
 from .sampler import Sample, Sampler, SamplerSubscription
 

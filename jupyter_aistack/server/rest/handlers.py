@@ -15,9 +15,9 @@ from jupyter_server.extension.handler import ExtensionHandlerMixin
 from tornado.web import HTTPError, authenticated
 
 from jupyter_aistack.core.wire import schemas
+from jupyter_aistack.core.wire.json_body import check_fields, read_object
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest, LeaseNotFound
 from jupyter_aistack.server.context import ServerContext
-from jupyter_aistack.server.json_body import check_fields, read_object
 from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.realtime.sampler import Sampler
 

@@ -1,16 +1,13 @@
 """The Unix socket on which kernels and their children speak to the broker.
 
 One JSON object per line each way: ``{"verb", "payload"}`` brings ``{"result"}`` or
-``{"error"}``. The operating system's kernel identifies the peer
-(``SO_PEERCRED``); nothing a client says of itself is believed, so no secret is needed.
+``{"error"}``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
-import json
 import os
 import socket
 import stat
@@ -18,20 +15,20 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest, PermissionDenied
+from jupyter_aistack.broker.api.line_server import LineServer, LineSession
+from jupyter_aistack.core.wire.json_body import check_fields
+from jupyter_aistack.exceptions import PermissionDenied
 from jupyter_aistack.server.context import ServerContext
-from jupyter_aistack.server.json_body import check_fields, read_object
 from jupyter_aistack.server.kernels import KernelRegistry
-from jupyter_aistack.system.peer import has_peer_credentials, peer_of
+from jupyter_aistack.system.peer import Peer, has_peer_credentials
 from jupyter_aistack.system.processes import is_alive
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.caller import Caller
 
-MAX_LINE_BYTES = 2**20
+FIELDS = frozenset({"verb", "payload"})
 MAX_PATH_BYTES = 100  # the system allows 107
 OWN_FOLDER = "aistack-socket-"
-FIELDS = frozenset({"verb", "payload"})
 
 
 class SocketServer:
@@ -49,8 +46,7 @@ class SocketServer:
         self._context = context
         self._kernels = kernels
         self._runtime_dir = runtime_dir
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._server: LineServer | None = None
         self._path: Path | None = None
 
     async def start(self) -> str:
@@ -61,9 +57,8 @@ class SocketServer:
             return ""
         self._path = _choose_path(Path(self._runtime_dir))
         remove_stale(self._path.parent)
-        self._server = await asyncio.start_unix_server(
-            self._serve, sock=_listen(self._path), limit=MAX_LINE_BYTES
-        )
+        self._server = LineServer(self._session, self._context.log)
+        await self._server.start(_listen(self._path))
         return str(self._path)
 
     async def close(self) -> None:
@@ -71,64 +66,18 @@ class SocketServer:
         is allowed.
         """
         if self._server is not None:
-            self._server.close()
+            await self._server.close()
             self._server = None
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             if self._path.parent.name.startswith(OWN_FOLDER):
                 self._path.parent.rmdir()
             self._path = None
 
-    # -- a connection ------------------------------------------------------------------
+    async def _session(self, peer: Peer) -> LineSession:
+        return _KernelSession(self._context, await self._caller(peer))
 
-    async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            await self._answer_calls(reader, writer)
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            self._connections.discard(task)
-            writer.close()
-
-    async def _answer_calls(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        caller = await self._caller_or_error(writer)
-        while True:
-            try:
-                line = await reader.readline()
-            except ValueError:
-                # The rest of such a line cannot be distinguished from the next call, so
-                # the connection ends.
-                too_long = InvalidRequest(
-                    f"a line may hold {MAX_LINE_BYTES} bytes", field="body"
-                )
-                return await _send(writer, {"error": too_long.as_dict()})
-            if not line:
-                return None
-            # Answered only now: closing before the first call breaks the caller's pipe.
-            if isinstance(caller, AIStackError):
-                return await _send(writer, {"error": caller.as_dict()})
-            await _send(writer, await self._answer(line, caller))
-
-    async def _caller_or_error(
-        self, writer: asyncio.StreamWriter
-    ) -> Caller | AIStackError:
-        try:
-            return await self._caller(writer)
-        except AIStackError as error:
-            return error
-
-    async def _caller(self, writer: asyncio.StreamWriter) -> Caller:
-        peer = peer_of(writer.get_extra_info("socket"))
+    async def _caller(self, peer: Peer) -> Caller:
         pid, uid = peer
         if not peer.is_own_user:
             raise PermissionDenied(
@@ -140,24 +89,24 @@ class SocketServer:
             )
         return await self._kernels.caller_with_pid(pid, uid)
 
-    async def _answer(self, line: bytes, caller: Caller) -> dict[str, Any]:
-        try:
-            message = read_object(line)
-            check_fields(message, FIELDS)
-            verb = str(message.get("verb"))
-            payload = message.get("payload", {})
-            return {"result": await self._context.call(verb, payload, caller)}
-        except AIStackError as error:
-            return {"error": error.as_dict()}
-        except Exception:
-            self._context.log.exception("a call on the socket failed")
-            failure = AIStackError("the server failed to answer; its log says why")
-            return {"error": failure.as_dict()}
 
+class _KernelSession(LineSession):
+    """The calls of one process of this server's user.
 
-async def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
-    writer.write(json.dumps(message).encode() + b"\n")
-    await writer.drain()
+    Args:
+        context: answers them.
+        caller: who the process is.
+    """
+
+    def __init__(self, context: ServerContext, caller: Caller) -> None:
+        self._context = context
+        self._caller = caller
+
+    async def answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        check_fields(message, FIELDS)
+        verb = str(message.get("verb"))
+        payload = message.get("payload", {})
+        return {"result": await self._context.call(verb, payload, self._caller)}
 
 
 def _choose_path(runtime_dir: Path) -> Path:

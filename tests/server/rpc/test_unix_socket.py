@@ -16,12 +16,9 @@ from typing import Any
 
 import pytest
 
+from jupyter_aistack.broker.api.line_server import MAX_LINE_BYTES
 from jupyter_aistack.server.app import ServerContext
-from jupyter_aistack.server.rpc.unix_socket import (
-    MAX_LINE_BYTES,
-    SocketServer,
-    remove_stale,
-)
+from jupyter_aistack.server.rpc.unix_socket import SocketServer, remove_stale
 from jupyter_aistack.system.users import current_user
 
 Say = Callable[..., Awaitable[Any]]

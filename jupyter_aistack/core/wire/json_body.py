@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from jupyter_aistack.exceptions import InvalidRequest
@@ -32,7 +33,7 @@ def _refuse_constant(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
 
 
-def check_fields(body: dict[str, Any], known: frozenset[str]) -> None:
+def check_fields(body: Mapping[str, Any], known: frozenset[str]) -> None:
     """Raises `InvalidRequest` naming the first field of `body` that is not in
     `known`.
     """

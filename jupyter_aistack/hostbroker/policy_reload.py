@@ -1,0 +1,138 @@
+"""The administrator's file while the broker runs: a change is taken over, a mistake
+leaves in force what was.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from jupyter_aistack.broker.api.service import Service
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.exceptions import AIStackError
+
+from .admin_file import AdminFile, FileMark
+from .settings import BrokerSettings
+
+log = logging.getLogger("jupyter_aistack")
+
+TAKEN_OVER = frozenset(
+    {
+        "admins",
+        "age",
+        "batch_share",
+        "carbon_g_per_kwh",
+        "cycle_seconds",
+        "half_life",
+        "managers",
+        "min_runtime",
+        "notice_seconds",
+        "operators",
+        "price_per_gpu_hour",
+        "price_per_kwh",
+        "queues",
+        "show_names",
+        "user_limits",
+    }
+)
+"""Settings that a broker takes over while it runs; all others count from its start."""
+
+
+class PolicyReload:
+    """Keeps a broker to what the administrator's file says.
+
+    Args:
+        file: the file.
+        mark: the file as it was when `settings` were read.
+        settings: what it said then.
+        broker: whose policy it is.
+
+    Attributes:
+        problem: what is wrong with the file now; empty for nothing.
+    """
+
+    def __init__(
+        self,
+        file: AdminFile,
+        mark: FileMark | None,
+        settings: BrokerSettings,
+        broker: Broker,
+    ) -> None:
+        self._file = file
+        self._mark = mark
+        self._seen = mark
+        self._settings = settings
+        self._broker = broker
+        self._is_asked = False
+        self.problem = ""
+
+    @property
+    def cycle_seconds(self) -> float:
+        """Seconds between two turns of the broker."""
+        return self._settings.cycle_seconds
+
+    def build_service(self) -> Service:
+        """The broker's verbs, with who may do what as the file says."""
+        return self._settings.build_service(self._broker)
+
+    def ask(self) -> None:
+        """Have the file read again in the next turn, changed or not."""
+        self._is_asked = True
+
+    def follow(self) -> Service | None:
+        """Take over what the file says now, where it has changed: the verbs by its
+        rules; None where nothing is new. Call it in a thread.
+        """
+        if not self._is_due():
+            return None
+        try:
+            settings = self._file.load()
+            policy = settings.build_policy()
+        except AIStackError as error:
+            self._refuse(error.message)
+            return None
+        self.problem = ""
+        self._say_what_waits(settings)
+        self._settings = settings
+        self._broker.set_policy(policy)
+        log.info("%s was read again", self._file.path)
+        return self.build_service()
+
+    def _is_due(self) -> bool:
+        """Whether the file is to be read now: it was changed, and not only a moment ago,
+        when it may be half written.
+        """
+        mark = self._file.mark()
+        is_still = mark == self._seen
+        self._seen = mark
+        is_asked = self._is_asked
+        self._is_asked = False
+        is_changed = mark != self._mark
+        if not is_asked and not (is_changed and is_still):
+            return False
+        self._mark = mark
+        if mark is None and is_changed:
+            # No settings are not the settings of a file that is missing.
+            self._refuse(f"{self._file.path} was taken away")
+            return False
+        return True
+
+    def _refuse(self, why: str) -> None:
+        self.problem = f"{why}; the settings of before stay in force"
+        log.error("%s", self.problem)
+
+    def _say_what_waits(self, settings: BrokerSettings) -> None:
+        waiting = not_taken_over(self._settings, settings)
+        if waiting:
+            log.warning(
+                "%s: %s changed, which counts from the next start of the broker",
+                self._file.path,
+                ", ".join(waiting),
+            )
+
+
+def not_taken_over(before: BrokerSettings, after: BrokerSettings) -> tuple[str, ...]:
+    """The settings that have changed and that a running broker does not take over."""
+    names = sorted(set(after.class_trait_names(config=True)) - TAKEN_OVER)
+    return tuple(
+        name for name in names if getattr(before, name) != getattr(after, name)
+    )

@@ -1,0 +1,91 @@
+"""One connection with the host broker: first lines, then calls."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from jupyter_aistack._version import __version__
+from jupyter_aistack.broker.api.caller import Caller
+from jupyter_aistack.broker.api.line_server import LineSession
+from jupyter_aistack.broker.api.refusals import CONNECT
+from jupyter_aistack.core.wire.protocol import (
+    BrokerGreeting,
+    Call,
+    choose_protocol,
+    read_call,
+    read_client_greeting,
+)
+from jupyter_aistack.exceptions import PermissionDenied
+from jupyter_aistack.system.peer import Peer
+
+from .callers import caller_of, caller_spoken_for, check_peer
+from .calls import Calls
+
+JSON = dict[str, Any]
+
+
+class Sessions:
+    """Opens the sessions of peers.
+
+    Args:
+        calls: answers their calls.
+        host_name: what the machine is called, for people.
+    """
+
+    def __init__(self, calls: Calls, host_name: str) -> None:
+        self.calls = calls
+        self.host_name = host_name
+
+    async def open(self, peer: Peer) -> LineSession:
+        """The session of a peer.
+
+        Raises:
+            PermissionDenied: it cannot be told who it is.
+        """
+        try:
+            check_peer(peer)
+        except PermissionDenied as error:
+            who = f"uid {peer.uid}, pid {peer.pid}"
+            self.calls.service.refusals.record(CONNECT, who, error.message)
+            raise
+        # In a thread: the login may come from a directory server.
+        return PeerSession(self, await self.calls.run(caller_of, peer))
+
+
+class PeerSession(LineSession):
+    """What one peer says.
+
+    Args:
+        sessions: what all of them share.
+        own: who it is.
+    """
+
+    def __init__(self, sessions: Sessions, own: Caller) -> None:
+        self._sessions = sessions
+        self._own = own
+        self._protocol: int | None = None
+
+    async def answer(self, message: JSON) -> JSON:
+        if self._protocol is None:
+            return self._greet(message)
+        call = read_call(message)
+        caller = self._caller(call)
+        answer = await self._sessions.calls.call(call.verb, call.payload, caller)
+        return {"result": answer}
+
+    def _greet(self, message: JSON) -> JSON:
+        greeting = read_client_greeting(message)
+        self._protocol = choose_protocol(greeting, broker=__version__)
+        return BrokerGreeting(
+            protocol=self._protocol,
+            broker=__version__,
+            host=self._sessions.host_name,
+            pid=os.getpid(),
+        ).to_dict()
+
+    def _caller(self, call: Call) -> Caller:
+        if call.caller is None:
+            return self._own
+        with self._sessions.calls.service.refusals.recorded(call.verb, self._own):
+            return caller_spoken_for(self._own, call.caller)
