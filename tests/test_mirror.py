@@ -143,6 +143,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.scheduling.spec_words",
         "core.scheduling.start_times",
     },
+    "core/placement/test_drained_devices.py": {"core.scheduling.reasons"},
     "core/scheduling/test_queue_pass.py": {
         "core.scheduling.freeing",
         "core.scheduling.grants",

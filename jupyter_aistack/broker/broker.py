@@ -138,10 +138,6 @@ class Broker:
         self.reservations = reservations.current
         self.reserve = reservations.reserve
         self.unreserve = reservations.unreserve
-        drains = Drains(state, cycle)
-        self.marked_inventory = drains.inventory
-        self.drain = drains.drain
-        self.undrain = drains.undrain
         suspension = Suspension(state, cycle, self.suspend_support)
         self.suspend_capacity_bytes = suspension.capacity_bytes
         self.with_pin_reasons = suspension.with_pin_reasons
@@ -173,7 +169,7 @@ class Broker:
             leases,
             self.processes,
             self.memory,
-            drains,
+            self._delegate_drains(cycle),
             show_names=show_names,
         )
         self.mig = maintenance.mig
@@ -187,6 +183,13 @@ class Broker:
     def policy(self) -> Policy:
         """How slices are shared out."""
         return self.host_state.policy
+
+    def _delegate_drains(self, cycle: SchedulingCycle) -> Drains:
+        drains = Drains(self.host_state, cycle)
+        self.marked_inventory = drains.inventory
+        self.drain = drains.drain
+        self.undrain = drains.undrain
+        return drains
 
     def close(self) -> None:
         """Let go of the ledger and the drivers."""

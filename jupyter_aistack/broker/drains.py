@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from jupyter_aistack.core.model.condition import Condition, ConditionKind, new_condition
 from jupyter_aistack.core.model.device import Device, Inventory
 from jupyter_aistack.core.model.drain import Drain, DrainKind
 from jupyter_aistack.core.model.printable import printable
@@ -62,6 +61,7 @@ class Drains:
         known = device_named(device, self._host_state.inventory())
         drain = Drain(
             device_id=known.id,
+            device_name=f"{known.name} {known.index}",
             host=self._host_state.host,
             kind=kind,
             reason=printable(reason).strip()[:MAX_REASON],
@@ -69,7 +69,7 @@ class Drains:
             since=now,
             created_by=created_by,
         )
-        self._host_state.ledger.drain(drain, now, _told(known, drain, now))
+        self._host_state.ledger.drain(drain, now)
         self._cycle.follow_up()
         return self._marked(known.id)
 
@@ -99,12 +99,3 @@ class Drains:
         if device is None:
             raise Refused("device: it has gone meanwhile")
         return device
-
-
-def _told(device: Device, drain: Drain, now: float) -> Condition:
-    """What those who hold a part of a device are told."""
-    message = (
-        f"{device.name} {device.index} {drain.text}; this lease goes on, and nothing "
-        "new is granted there"
-    )
-    return new_condition(ConditionKind.DEVICE_DRAINED, message, now)

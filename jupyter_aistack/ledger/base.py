@@ -372,7 +372,7 @@ class Ledger(ABC):
         """
 
     @abstractmethod
-    def drain(self, drain: Drain, now: float, told: Condition) -> None:
+    def drain(self, drain: Drain, now: float) -> None:
         """Take a device out of placement, in place of what was written of it by hand,
         and tell those who hold a part of it.
         """

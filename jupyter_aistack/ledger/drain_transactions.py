@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from jupyter_aistack.core.model.condition import (
-    Condition,
-    ConditionKind,
-    ConditionUpdate,
-)
-from jupyter_aistack.core.model.drain import Drain
+from jupyter_aistack.core.model.condition import ConditionKind, ConditionUpdate
+from jupyter_aistack.core.model.drain import Drain, drained_condition
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease
 
@@ -26,18 +22,16 @@ _TOLD = ConditionKind.DEVICE_DRAINED
 class DrainTransactions(Transactions):
     """The part of the port that takes devices out of placement by hand."""
 
-    def drain(self, drain: Drain, now: float, told: Condition) -> None:
+    def drain(self, drain: Drain, now: float) -> None:
         with self._changing(now) as rows:
             others = [each for each in rows.drains() if not _is_same(each, drain)]
             _keep(rows, (*others, drain))
             rows.append(_event(EventKind.DEVICE_DRAINED, drain, now, drain.text))
-            update = ConditionUpdate(put=(told,))
+            update = _told(drain, now)
             for lease in _leases_on(rows, drain.host, {drain.device_id}):
-                if lease.condition(_TOLD) != told:
-                    detail = update.text
-                    kind = EventKind.LEASE_DRAINED
-                    rows.append(lease_event(kind, lease, now, detail))
-                    keep_conditions(rows, lease, update)
+                detail = update.text
+                rows.append(lease_event(EventKind.LEASE_DRAINED, lease, now, detail))
+                keep_conditions(rows, lease, update)
 
     def undrain(self, host: str, device_id: str, now: float) -> Drain | None:
         with self._changing(now) as rows:
@@ -64,11 +58,16 @@ def _end(rows: Rows, over: Collection[Drain], now: float) -> None:
         detail = "it may be granted again"
         rows.append(_event(EventKind.DEVICE_UNDRAINED, drain, now, detail))
     host = next(iter(over)).host
-    still = {drain.device_id for drain in kept if drain.host == host}
-    update = ConditionUpdate(clear=frozenset({_TOLD}))
+    still = {drain.device_id: drain for drain in kept if drain.host == host}
     for lease in _leases_on(rows, host, {drain.device_id for drain in over}):
-        if not _devices(lease) & still:
-            keep_conditions(rows, lease, update)
+        update = ConditionUpdate(clear=frozenset({_TOLD}))
+        for device_id in still.keys() & _devices(lease):
+            update = _told(still[device_id], now)
+        keep_conditions(rows, lease, update)
+
+
+def _told(drain: Drain, now: float) -> ConditionUpdate:
+    return ConditionUpdate(put=(drained_condition(drain, now),))
 
 
 def _keep(rows: Rows, drains: tuple[Drain, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.drain import DrainKind
+from jupyter_aistack.core.placement.placement import free_share
 from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.core.wire.values import (
     END_OF_TIME,
@@ -11,7 +12,6 @@ from jupyter_aistack.core.wire.values import (
     number_field,
     text_field,
 )
-from jupyter_aistack.core.placement.placement import free_share
 from jupyter_aistack.exceptions import InvalidRequest
 
 from .base import Payload, Verb, VerbGroup

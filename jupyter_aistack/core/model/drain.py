@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from .condition import Condition, ConditionKind, new_condition
+
 
 class DrainKind(StrEnum):
     """Why a device is out of placement by hand."""
@@ -22,6 +24,7 @@ class Drain:
 
     Attributes:
         device_id: the device.
+        device_name: what people call it.
         host: id of its host in its present run.
         kind: why.
         reason: the same in words, for people; may be empty.
@@ -32,6 +35,7 @@ class Drain:
     """
 
     device_id: str
+    device_name: str = ""
     host: str
     kind: DrainKind = DrainKind.DRAIN
     reason: str = ""
@@ -54,6 +58,15 @@ class Drain:
         if self.reason:
             text = f"{text}: {self.reason}"
         return text
+
+
+def drained_condition(drain: Drain, now: float) -> Condition:
+    """What those who hold a part of the device are told."""
+    message = (
+        f"{drain.device_name} {drain.text}; this lease goes on, and nothing new is "
+        "granted there"
+    )
+    return new_condition(ConditionKind.DEVICE_DRAINED, message, now)
 
 
 def _utc(moment: float) -> str:

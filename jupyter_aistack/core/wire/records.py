@@ -92,7 +92,7 @@ HEALTH_CONDITION = WIRE.record(
     hidden=["evidence"],
     formats={"code": described(WIRE.of(HealthCode), **{"x-extensible": True})},
 )
-DRAIN = WIRE.record(Drain, hidden=["device_id", "host"])
+DRAIN = WIRE.record(Drain, hidden=["device_id", "device_name", "host"])
 DEVICE = WIRE.record(
     Device,
     # What is in use is reported by the usage; of its health, by `conditions`; what is

@@ -4,22 +4,10 @@ shares a decorated method.
 
 from __future__ import annotations
 
-import json
-import re
-from http.client import responses
-from typing import Any
-
 from jupyter_server.auth.decorator import authorized
-from jupyter_server.base.handlers import APIHandler
-from jupyter_server.extension.handler import ExtensionHandlerMixin
-from tornado.web import HTTPError, authenticated
+from tornado.web import authenticated
 
-from jupyter_aistack.core.wire import schemas
-from jupyter_aistack.core.wire.json_body import check_fields, read_object
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest, LeaseNotFound
-from jupyter_aistack.server.context import ServerContext
-from jupyter_aistack.server.kernels import KernelRegistry
-from jupyter_aistack.server.realtime.sampler import Sampler
+from .base import RESTHandler, checked_id
 
 REQUEST_FIELDS = frozenset(
     {
@@ -36,121 +24,7 @@ REQUEST_FIELDS = frozenset(
 RESERVATION_FIELDS = frozenset(
     {"name", "spec", "count", "queue", "starts_at", "ends_at", "weekly"}
 )
-ID = re.compile(schemas.ID_PATTERN)
-CODES = {
-    400: "InvalidRequest",
-    403: "Forbidden",
-    404: "NotFound",
-    405: "MethodNotAllowed",
-}
-
-
-def error_body(error: object, status_code: int) -> dict[str, Any]:
-    """An error as the body of an answer."""
-    if isinstance(error, AIStackError):
-        return {**error.as_dict(), "reason": None}
-    message = responses.get(status_code, "Unknown error")
-    # The message of an HTTPError is for users; that of a bug is not.
-    if isinstance(error, HTTPError) and error.log_message:
-        message = error.log_message
-    return {
-        "code": CODES.get(status_code, "AIStackError"),
-        "message": message,
-        "facts": {},
-        "reason": getattr(error, "reason", None),
-    }
-
-
-class RESTHandler(ExtensionHandlerMixin, APIHandler):
-    """What all verbs share: the parts they need, and errors as JSON."""
-
-    def initialize(
-        self,
-        name: str,
-        context: ServerContext,
-        kernels: KernelRegistry,
-        sampler: Sampler,
-    ) -> None:
-        super().initialize(name)
-        self.context = context
-        self.kernels = kernels
-        self.sampler = sampler
-
-    async def reply(self, verb: str, payload: dict[str, Any]) -> None:
-        """Answer with a verb's result."""
-        caller = await self.kernels.caller_in_browser()
-        self.finish(await self.context.call(verb, payload, caller))
-
-    def body(self, known: frozenset[str]) -> dict[str, Any]:
-        """The request's JSON object, with no fields but those known."""
-        fields = read_object(self.request.body)
-        check_fields(fields, known)
-        return fields
-
-    def no_fields(self) -> None:
-        """The request needs no body, and may have an empty object."""
-        if self.request.body:
-            self.body(frozenset())
-
-    def flag(self, name: str) -> bool:
-        """A query argument that is 0 or 1; 0 when absent."""
-        text = self.get_query_argument(name, "0")
-        if text not in ("0", "1"):
-            raise InvalidRequest(
-                f"{name}: expected 0 or 1, got {text[:64]!r}", field=name
-            )
-        return text == "1"
-
-    def count(self, name: str) -> int:
-        """A query argument that is a whole number from 0; 0 when absent."""
-        text = self.get_query_argument(name, "0")
-        if not re.fullmatch(r"[0-9]{1,15}", text):
-            raise InvalidRequest(
-                f"{name}: expected a whole number from 0, got {text[:64]!r}", field=name
-            )
-        return int(text)
-
-    def seconds(self, name: str) -> float | None:
-        """A query argument that is a moment in seconds since the epoch; None when
-        absent.
-        """
-        text = self.get_query_argument(name, None)
-        if text is None:
-            return None
-        if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):
-            raise InvalidRequest(
-                f"{name}: expected seconds since the epoch, got {text[:64]!r}",
-                field=name,
-            )
-        return float(text)
-
-    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """An error meant for the user needs no traceback in the log."""
-        if not isinstance(value, AIStackError):
-            super().log_exception(typ, value, tb)
-
-    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        """Take the status from our own errors."""
-        error = kwargs.get("exc_info", (None, None))[1]
-        if isinstance(error, AIStackError):
-            status_code = error.http_status
-        super().send_error(status_code, **kwargs)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Every error has ``code``, ``message``, ``facts`` and, for JupyterLab,
-        ``reason``.
-        """
-        error = kwargs.get("exc_info", (None, None))[1]
-        self.finish(json.dumps(error_body(error, status_code)))
-
-
-def checked_id(text: str) -> str:
-    """An id from a path. Raises `LeaseNotFound` for what no ledger has ever given
-    out.
-    """
-    if not ID.fullmatch(text):
-        raise LeaseNotFound("there is no such lease, request or reservation")
-    return text
+DRAIN_FIELDS = frozenset({"until", "seconds", "reason"})
 
 
 class HostHandler(RESTHandler):
@@ -238,6 +112,32 @@ class UnpinHandler(RESTHandler):
         await self.reply("unpin", {"lease_id": checked_id(lease_id)})
 
 
+class DrainHandler(RESTHandler):
+    @authenticated
+    @authorized("write", resource="aistack:devices")
+    async def post(self, device: str) -> None:
+        """Grant nothing new on a device; for operators and admins only."""
+        fields = self.body(DRAIN_FIELDS)
+        await self.reply("drain", {**fields, "device": device})
+
+    @authenticated
+    @authorized("write", resource="aistack:devices")
+    async def delete(self, device: str) -> None:
+        """Grant a device again, whyever it was not; for operators and admins only."""
+        await self.reply("undrain", {"device": device})
+
+
+class QuarantineHandler(RESTHandler):
+    @authenticated
+    @authorized("write", resource="aistack:devices")
+    async def post(self, device: str) -> None:
+        """Grant nothing new on a device until somebody undrains it; for operators and
+        admins only.
+        """
+        fields = self.body(frozenset({"reason"}))
+        await self.reply("quarantine", {**fields, "device": device})
+
+
 class QueueHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:queue")
@@ -266,7 +166,7 @@ class ReservationsHandler(RESTHandler):
     @authenticated
     @authorized("write", resource="aistack:reservations")
     async def post(self) -> None:
-        """Keep slices for a queue between two moments; for admins only."""
+        """Keep slices for a queue between two moments; for managers of the queue and admins only."""
         self.set_status(201)
         await self.reply("reserve", self.body(RESERVATION_FIELDS))
 
@@ -275,7 +175,7 @@ class ReservationHandler(RESTHandler):
     @authenticated
     @authorized("write", resource="aistack:reservations")
     async def delete(self, reservation_id: str) -> None:
-        """Take a reservation back; for admins only."""
+        """Take a reservation back; for managers of the queue and admins only."""
         await self.reply("unreserve", {"reservation_id": checked_id(reservation_id)})
 
 
@@ -378,6 +278,8 @@ ROUTES: tuple[tuple[str, type[RESTHandler]], ...] = (
     (r"/aistack/api/v1/leases/([^/]+)/resume", ResumeHandler),
     (r"/aistack/api/v1/leases/([^/]+)/pin", PinHandler),
     (r"/aistack/api/v1/leases/([^/]+)/unpin", UnpinHandler),
+    (r"/aistack/api/v1/devices/([^/]+)/drain", DrainHandler),
+    (r"/aistack/api/v1/devices/([^/]+)/quarantine", QuarantineHandler),
     (r"/aistack/api/v1/queue", QueueHandler),
     (r"/aistack/api/v1/queue/([^/]+)", QueuedHandler),
     (r"/aistack/api/v1/reservations", ReservationsHandler),

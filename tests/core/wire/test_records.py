@@ -34,6 +34,8 @@ HIDDEN = {
         "health",
         "used_bytes",
     },  # what is in use is told by the usage
+    # It stands in its device.
+    "Drain": {"device_id", "device_name", "host"},
     "HealthCondition": {"evidence"},  # its provider's
     "Reservation": {"host"},  # all are of the host that is asked
     "SuspendCapability": {"is_being_tested"},

@@ -56,6 +56,9 @@ MATRIX = [
         ("POST", f"{API}/leases/l-none/{verb}", None, "write", "aistack:leases")
         for verb in MOVES
     ),
+    ("POST", f"{API}/devices/none/drain", {}, "write", "aistack:devices"),
+    ("DELETE", f"{API}/devices/none/drain", None, "write", "aistack:devices"),
+    ("POST", f"{API}/devices/none/quarantine", {}, "write", "aistack:devices"),
     ("GET", f"{API}/queue", None, "read", "aistack:queue"),
     ("DELETE", f"{API}/queue/r-none", None, "write", "aistack:queue"),
     ("GET", f"{API}/reservations", None, "read", "aistack:reservations"),
