@@ -125,7 +125,7 @@ test-browser: $(VENV)/.test system-packages ## JupyterLab in Chromium
 	$(BIN)/python -m pytest $(PARALLEL) $(BY_FILE) -m browser tests/browser --junitxml=$(REPORTS)/browser.xml
 
 .PHONY: stress
-stress: $(VENV)/.test ## eight processes, ten thousand operations, random stops, kills and clocks, on both ledgers
+stress: $(VENV)/.test ## eight processes, ten thousand operations, random stops, kills and clocks, on both ledgers and on two hosts
 	$(BIN)/python -m tests.stress
 
 .PHONY: bench

@@ -29,6 +29,7 @@ from wire_schema import (
 
 RECEIVED = (
     "Host",
+    "Hosts",
     "Lease",
     "Leases",
     "Request",

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "exceptions": set(),
     "core": CORE,
-    "system": CORE | {"system"},
+    "system": CORE | {"_version", "system"},
     "ledger": CORE | {"system", "ledger"},
     "providers": CORE | {"system", "providers"},
     "broker": CORE | {"system", "ledger", "providers", "broker"},

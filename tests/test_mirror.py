@@ -32,10 +32,19 @@ FILES = set(TESTS.rglob("*.py"))
 DOTTED = re.compile(rf"{PACKAGE}[.\w]*")
 
 DRIVEN_BY: dict[str, set[str]] = {
+    "broker/remote/test_port.py": {
+        "broker.api.kernel_verbs",
+        "broker.remote",
+        "broker.remote.embedded",
+        "broker.remote.records",
+        "broker.remote.remote",
+    },
+    "server/maintenance/test_memory_enforcer.py": {"kernel.process_control"},
+    "broker/test_kernel_reports.py": {"core.model.kernel_report"},
     "cli/test_demo.py": {"cli.demo_server"},
     "config/test_settings.py": {"config", "config.files", "config.loading"},
     "core/wire/test_records.py": {"core.wire.formats", "core.wire.preparations"},
-    "ledger/test_host_transactions.py": {"core.model.host"},
+    "ledger/test_host_transactions.py": {"core.model.host", "ledger.host_base"},
     "system/test_processes.py": {"core.model.process"},
     "test_exported_members.py": {"", "_version"},
     "broker/api/test_reports.py": {
@@ -56,6 +65,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.api.admin_verbs",
         "core.wire.visibility",
     },
+    "core/enforcement/test_strays.py": {"core.model.stray"},
     "broker/test_broker.py": {
         "broker.cycle",
         "broker.devices",
@@ -93,6 +103,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "cli.leases",
         "cli.output",
         "cli.queues",
+        "cli.status",
     },
     "client/offload/test_offload.py": {
         "client.offload.cuda",
@@ -156,11 +167,10 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.suspend.placement",
         "core.suspend.victims",
     },
-    "flows/test_gpu_broker.py": {"testing"},
+    "flows/test_gpu_broker.py": {"broker.device_processes", "testing"},
     "flows/test_lease_life.py": {
         "kernel.allocation",
         "kernel.kernel_leases",
-        "kernel.process_control",
     },
     "flows/test_mps_broker.py": {"providers.nvidia.enforcement"},
     "flows/test_one_sample.py": {"core.model.sample"},
@@ -199,6 +209,8 @@ DRIVEN_BY: dict[str, set[str]] = {
         "ledger.sql.url",
     },
     "ledger/test_base.py": {
+        "ledger.reservation_transactions",
+        "ledger.sql.history_rows",
         "core.model.events",
         "ledger.apply_plan",
         "ledger.lease_end",
@@ -263,7 +275,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "providers.nvidia.version",
     },
     "providers/nvidia/test_sampler.py": {"providers.nvidia.gpm"},
-    "server/rest/test_openapi.py": {"core.wire.json_body"},
+    "server/rest/test_openapi.py": {"core.wire.json_body", "server.rest.base"},
     "server/suspend/test_executor.py": {
         "server.suspend",
         "server.suspend.driver_checkpoint",

@@ -19,15 +19,15 @@ from jupyter_aistack.system.pid_namespace import PidNamespace
 
 from .cycle import SchedulingCycle
 from .devices import DeviceManager
-from .drains import Drains
 from .host_state import HostState
 from .leases import Leases
 from .liveness import holder_liveness
-from .maintenance import Maintenance
+from .maintenance import Maintenance, Watchdogs
 from .memory_watchdog import MemoryWatchdog
 from .processes import HolderProcesses
 from .requests import Requests
 from .reservations import Reservations
+from .strays import StrayMonitor, StrayOptions
 from .suspend_support import SuspendSupport
 from .suspension import Suspension
 from .withdrawals import Withdrawals
@@ -35,9 +35,7 @@ from .withdrawals import Withdrawals
 
 class Broker:
     """Grants slices of this host; each of its methods is a method of one of its parts.
-
-    There may be many brokers over one ledger: fencing tokens and the ledger's version
-    keep them from granting the same twice. Synchronous: use threads.
+    Many may share a ledger. Synchronous: use threads.
 
     Args:
         ledger: where everything is written down.
@@ -54,6 +52,7 @@ class Broker:
         memory_action: about processes that hold more GPU memory than their lease has.
         show_names: whether users see the names of others.
         pid_namespace: tells which ids that a driver lists are of processes here.
+        strays: how it is seen to processes that use a GPU without a lease.
     """
 
     def __init__(
@@ -73,6 +72,7 @@ class Broker:
         memory_action: MemoryAction = MemoryAction.INTERRUPT,
         show_names: bool = True,
         pid_namespace: PidNamespace | None = None,
+        strays: StrayOptions | None = None,
     ) -> None:
         self.ledger = ledger
         self.events = ledger.events
@@ -105,6 +105,8 @@ class Broker:
         self.suspend_support = SuspendSupport(
             state, policy=suspend, capability=capability, host_memory=host_memory
         )
+        self.strays = StrayMonitor(state, self.processes, strays or StrayOptions())
+        self._watchdogs = Watchdogs(memory=self.memory, strays=self.strays)
         withdrawals = Withdrawals(state)
         cycle = SchedulingCycle(
             state, self.processes, self.suspend_support, withdrawals
@@ -133,7 +135,6 @@ class Broker:
         self.submit = requests.submit
         self.adopt = requests.adopt
         self.cancel = requests.cancel
-
         reservations = Reservations(state, cycle, withdrawals)
         self.reservations = reservations.current
         self.reserve = reservations.reserve
@@ -147,7 +148,6 @@ class Broker:
         self.end_cell = suspension.end_cell
         self.request_action = suspension.request_action
         self.set_pinned = suspension.set_pinned
-
         leases = Leases(
             state, cycle, self.processes, withdrawals, self.not_enforced_action
         )
@@ -162,34 +162,26 @@ class Broker:
         self.renew = leases.renew
         self.extend = leases.extend
         self.release = leases.release
-
         maintenance = Maintenance(
-            state,
-            cycle,
-            leases,
-            self.processes,
-            self.memory,
-            self._delegate_drains(cycle),
-            show_names=show_names,
+            state, cycle, leases, self.processes, self._watchdogs, show_names=show_names
         )
+        self._delegate_maintenance(maintenance)
+
+    def _delegate_maintenance(self, maintenance: Maintenance) -> None:
         self.mig = maintenance.mig
         self.usage_meter = maintenance.usage_meter
         self.maintain = maintenance.maintain
         self.usage = maintenance.usage
         self.recent_usage = maintenance.recent_usage
         self.record_usage = maintenance.record_usage
+        self.marked_inventory = maintenance.drains.inventory
+        self.drain = maintenance.drains.drain
+        self.undrain = maintenance.drains.undrain
 
     @property
     def policy(self) -> Policy:
         """How slices are shared out."""
         return self.host_state.policy
-
-    def _delegate_drains(self, cycle: SchedulingCycle) -> Drains:
-        drains = Drains(self.host_state, cycle)
-        self.marked_inventory = drains.inventory
-        self.drain = drains.drain
-        self.undrain = drains.undrain
-        return drains
 
     def close(self) -> None:
         """Let go of the ledger and the drivers."""

@@ -15,6 +15,7 @@ from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.core.scheduling.lease_limits import with_limits
 from jupyter_aistack.exceptions import AIStackError, LedgerConflict
+from jupyter_aistack.ledger.actor import acting_by_itself
 
 from .host_state import HostState
 from .limit_enforcer import LimitEnforcer
@@ -69,7 +70,7 @@ class SchedulingCycle:
         """
         # Two threads of one broker would only overtake each other: the plan of
         # each would be refused because the other's came first.
-        with self._turn:
+        with self._turn, acting_by_itself():
             self._withdrawals.settle()
             return self._run()
 
@@ -154,6 +155,8 @@ class SchedulingCycle:
             unvouched=verdicts.unvouched,
             suspend=self._suspend_support.policy_in_force(),
             host_bytes=self._suspend_support.capacity_bytes(state.leases),
+            elsewhere=state.elsewhere,
+            queued_elsewhere=state.queued_elsewhere,
         )
 
     def _unprepare_ended(self, prepared: Iterable[Lease], live: set[str]) -> None:

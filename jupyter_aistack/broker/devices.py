@@ -112,6 +112,11 @@ class DeviceManager:
         self.inventory()
         return ";".join(each.allowance for each in self._guarded if each.allowance)
 
+    @property
+    def names_processes(self) -> bool:
+        """Whether the ids on devices' lists are of processes here for certain."""
+        return self._namespace.is_of_host
+
     def forget(self) -> None:
         """Discover devices anew next time: processes have become ours, or foreign.
         Without a real GPU no process can be foreign.

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Fault, Inventory
 from jupyter_aistack.core.model.device_health import DeviceFault
-from jupyter_aistack.core.model.host import HostIdentity
+from jupyter_aistack.core.model.host import HostIdentity, HostReport, reported
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import Policy
 from jupyter_aistack.core.model.request import Holder, Request
@@ -32,6 +32,9 @@ class HostState:
         clock: seconds since the epoch.
         ttl_seconds: how long a lease lives without renewal.
         identity: the host.
+
+    Attributes:
+        other_hosts: how many hosts share the ledger beside this host.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class HostState:
         self.host = identity.id
         self.clock = clock
         self.ttl_seconds = ttl_seconds
+        self.other_hosts = 0
+        self._last_report: HostReport | None = None
         self._is_registered = False
         self._before: frozenset[str] = frozenset()
 
@@ -141,6 +146,32 @@ class HostState:
         """
         with contextlib.suppress(LedgerError):
             self.ledger.hold_presence(identity_of(os.getpid()))
+
+    def report(self, *, is_idle: bool = False) -> None:
+        """Tell those who share the ledger that this host is there, and what it grants.
+        What fails is tried again in the next turn.
+
+        Args:
+            is_idle: no driver is to be asked: the devices are those that were told last.
+        """
+        known = self._last_report
+        again = replace(known, seen_at=self.now()) if known and is_idle else None
+        report = again or self._new_report()
+        if not report.is_due_after(known):
+            return
+        with contextlib.suppress(LedgerError):
+            others = self.ledger.report_host(report)
+            self.other_hosts = len({other.host for other in others})
+            self._last_report = report
+
+    def _new_report(self) -> HostReport:
+        return HostReport(
+            host=self.host,
+            host_name=self.identity.name,
+            devices=tuple(map(reported, self.inventory().devices)),
+            allowance=self.devices.allowance,
+            seen_at=self.now(),
+        )
 
     def _register(self) -> None:
         """Write down what this host is called, and end what it left when it was started

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jupyter_aistack.core.accounting.measurement import usage_by_lease
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.sample import HostSample, Usage
 from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.ledger.actor import acting_by_itself
 
 from .cycle import SchedulingCycle
 from .drains import Drains
@@ -19,6 +21,7 @@ from .leases import Leases
 from .memory_watchdog import MemoryWatchdog
 from .mig import MIGReconfigurer
 from .processes import HolderProcesses
+from .strays import StrayMonitor
 from .usage_meter import UsageMeter
 
 log = logging.getLogger("jupyter_aistack")
@@ -29,6 +32,19 @@ USAGE_SECONDS = 2.0
 """So old may be what people are shown; a turn every two seconds serves them."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Watchdogs:
+    """What acts on who uses more than was leased.
+
+    Attributes:
+        memory: sees to leases whose processes hold more than they have.
+        strays: sees to processes that have no lease.
+    """
+
+    memory: MemoryWatchdog
+    strays: StrayMonitor
+
+
 class Maintenance:
     """What has to happen on a host every few seconds.
 
@@ -37,13 +53,13 @@ class Maintenance:
         cycle: run at the end of each turn.
         leases: renews them.
         processes: finds which processes use them.
-        memory: acts on what holds more than its lease has.
-        drains: those whose time is over are ended.
+        watchdogs: act on who uses more than was leased.
         show_names: whether users see the names of others.
 
     Attributes:
         usage_meter: keeps the books.
         mig: creates MIG instances for waiting requests.
+        drains: takes devices out of placement by hand, and back.
     """
 
     def __init__(
@@ -52,8 +68,7 @@ class Maintenance:
         cycle: SchedulingCycle,
         leases: Leases,
         processes: HolderProcesses,
-        memory: MemoryWatchdog,
-        drains: Drains,
+        watchdogs: Watchdogs,
         *,
         show_names: bool,
     ) -> None:
@@ -64,18 +79,23 @@ class Maintenance:
             ledger, devices, host=host_state.host, clock=now, pids=processes.pids
         )
         self.mig = MIGReconfigurer(devices, now)
+        self.drains = Drains(host_state, cycle)
         self._faults = FaultMonitor(devices, ledger, now, show_names=show_names)
         self._host_state = host_state
         self._cycle = cycle
         self._leases = leases
         self._processes = processes
-        self._memory = memory
-        self._drains = drains
+        self._memory = watchdogs.memory
+        self._strays = watchdogs.strays
 
     def maintain(self) -> tuple[Event, ...]:
         """Renew every lease of this host whose process lives, measure, and run a cycle.
         Returns what the cycle did.
         """
+        with acting_by_itself():
+            return self._maintain()
+
+    def _maintain(self) -> tuple[Event, ...]:
         self._host_state.show_presence()
         # Renewed first: the cycle at the end would take for expired what lives.
         self._leases.renew_living()
@@ -84,9 +104,13 @@ class Maintenance:
         leases = self._host_state.leases()
         self._memory.check(leases, lambda: self.sample(leases))
         self._faults.check(leases, lambda: self._processes.pids(leases))
-        self._drains.end_over()
+        # After the memory, whose look tells which processes outside a lease's tree are
+        # its own.
+        self._strays.check()
+        self.drains.end_over()
 
         events = self._cycle.run()
+        self._host_state.report()
         if self.mig.serve(self._cycle.snapshot):
             # Granted at once: another request might have the instances destroyed again.
             events = (*events, *self._cycle.run())

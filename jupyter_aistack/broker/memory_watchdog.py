@@ -41,10 +41,10 @@ from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.sample import HostSample
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.base import Ledger
+from jupyter_aistack.system.process_origin import leases_named_by
 from jupyter_aistack.system.process_users import uid_of
 from jupyter_aistack.system.processes import (
     cgroup_of,
-    leases_named_by,
     program_of,
     started_at,
 )
@@ -148,31 +148,40 @@ class MemoryWatchdog:
         """Processes of a lease outside its tree, as of the last look."""
         return self._strays.get(lease_id, frozenset())
 
-    def take_breaches(self) -> tuple[MemoryBreach, ...]:
+    def take_breaches(
+        self, is_own: Callable[[Lease], bool] = lambda lease: True
+    ) -> tuple[MemoryBreach, ...]:
         """What is to be done, once; for a caller that can interrupt a cell or end a
         process.
-        """
-        breaches = self._breaches
-        self._breaches = {}
-        return tuple(breaches.values())
 
-    def done(self, breach: MemoryBreach, words: str) -> None:
-        """Say on the lease what was done about a breach."""
-        watched = self._watched.get(breach.lease.id, WatchedLease())
+        Args:
+            is_own: whether the caller can do so for the holder of a lease.
+        """
+        taken = {
+            pid: breach
+            for pid, breach in self._breaches.items()
+            if is_own(breach.lease)
+        }
+        for pid in taken:
+            self._breaches.pop(pid, None)
+        return tuple(taken.values())
+
+    def done(self, lease: Lease, words: str) -> None:
+        """Say on a lease what was done about its breach."""
+        watched = self._watched.get(lease.id, WatchedLease())
         if watched.condition is None:
             return
         message = f"{watched.condition.message}; {words}"
         update = memory_update(replace(watched.condition, message=message))
         with contextlib.suppress(LeaseError):  # it has ended since
-            lease = breach.lease
             self._ledger.bind(lease.id, lease.token, self._clock(), conditions=update)
 
-    def not_yet(self, breach: MemoryBreach) -> None:
-        """Nothing could be done about a breach now: it is handed over again after the
-        next look.
+    def not_yet(self, lease: Lease) -> None:
+        """Nothing could be done about a lease's breach now: it is handed over again
+        after the next look.
         """
-        if (watched := self._watched.get(breach.lease.id)) is not None:
-            self._watched[breach.lease.id] = replace(watched, acted_on=None)
+        if (watched := self._watched.get(lease.id)) is not None:
+            self._watched[lease.id] = replace(watched, acted_on=None)
 
     # -- GPUs, process by process ------------------------------------------------------
 

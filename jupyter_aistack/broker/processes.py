@@ -197,8 +197,24 @@ class HolderProcesses:
             for slice_ in lease.occupied:
                 tolerated = lease.tolerated_bytes(slice_, now)
                 granted[slice_.device_id] += tolerated
-        ours = frozenset().union(*self.pids(leases).values())
-        return Holders(ours=ours, granted=granted)
+        pids = self.pids(leases)
+        ours = frozenset().union(*pids.values())
+        on_device = processes_by_device(leases, pids)
+        return Holders(ours=ours, granted=granted, on_device=on_device)
+
+
+def processes_by_device(
+    leases: Iterable[Lease], pids: Mapping[str, frozenset[int]]
+) -> dict[str, frozenset[int]]:
+    """The processes of the leases of each device, by its id. Those of a lease that is
+    suspended stay: the driver lists them still.
+    """
+    by_device: dict[str, frozenset[int]] = {}
+    for lease in leases:
+        own = pids.get(lease.id, frozenset())
+        for device_id in {slice_.device_id for slice_ in lease.slices}:
+            by_device[device_id] = by_device.get(device_id, frozenset()) | own
+    return by_device
 
 
 def _may_return(item: Lease | Request, now: float) -> bool:

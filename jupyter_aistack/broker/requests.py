@@ -147,11 +147,21 @@ class Requests:
             self._admit(request)
         except AIStackError:
             # An earlier call may have been granted what is refused now.
-            known = self._known(holder.user, idempotency_key)
+            known = self._kept(holder.user, idempotency_key)
             if known is None:
                 raise
             return _answer(known)
-        return _answer(self._decide(request))
+        return _answer(self._decide_once(request))
+
+    def _decide_once(self, request: Request) -> Request:
+        """As `_decide`, where an earlier request of the same key may be taken back just
+        now: then this one is decided.
+        """
+        decided = self._decide(request)
+        if decided.id == request.id:
+            return decided
+        kept = self._kept(request.holder.user, request.idempotency_key)
+        return kept or self._decide(request)
 
     def _decide(self, request: Request) -> Request:
         """Write a request down, and what a cycle makes of it at once; an earlier request
@@ -175,11 +185,18 @@ class Requests:
             raise
         return decided
 
-    def _known(self, user: str, key: str) -> Request | None:
-        """What has become of the request of a key, if there is one."""
+    def _kept(self, user: str, key: str) -> Request | None:
+        """What has become of the request of a key, if there is one. Its asker knows of
+        it now: nothing takes it back any more.
+        """
         if not key:
             return None
-        return self._host_state.ledger.request_of_key(user, key)
+        ledger = self._host_state.ledger
+        known = ledger.request_of_key(user, key)
+        if known is None:
+            return None
+        self._withdrawals.keep(known.id)
+        return ledger.request_of_key(user, key)
 
     def _refuse_withdrawn(self, request: Request) -> None:
         """Raise `Refused` where its asker has taken it back already."""

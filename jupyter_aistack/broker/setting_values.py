@@ -5,18 +5,41 @@ raises `WrongValue`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 from jupyter_aistack.core.model.units import parse_bytes, parse_duration
 from jupyter_aistack.exceptions import InvalidRequest
 
+C = TypeVar("C", bound=StrEnum)
 Reader = Callable[[Any], Any]
 """Gives what a value means, or raises `WrongValue`."""
 
 
 class WrongValue(Exception):
     """A value that makes no sense; the text reads on after its name."""
+
+
+def read_setting(name: str, value: Any, read: Reader) -> Any:
+    """What the setting `name` means. Raises `InvalidRequest`, which names it."""
+    try:
+        return read(value)
+    except WrongValue as wrong:
+        raise InvalidRequest(f"{name}: {wrong}", field=name) from None
+
+
+def read_choice(kind: type[C], name: str, value: str) -> C:
+    """A setting that is one of a few words. Raises `InvalidRequest` naming it and the
+    words.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        words = ", ".join(member.value for member in kind)
+        raise InvalidRequest(
+            f"{name}: {value!r} is not one of {words}", field=name
+        ) from None
 
 
 def read_fraction(value: Any) -> Fraction:

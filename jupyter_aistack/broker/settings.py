@@ -33,6 +33,7 @@ from .setting_values import (
     read_integer,
     read_members,
     read_positive,
+    read_setting,
     read_share,
     read_wait,
 )
@@ -57,11 +58,11 @@ def read_policy(
     return Policy(
         queues=read_queues(queues),
         limits=read_limits(user_limits),
-        half_life_seconds=_setting("half_life", half_life, read_duration),
-        batch_share=_setting("batch_share", batch_share, read_share),
-        notice_seconds=_setting("notice_seconds", notice_seconds, read_wait),
-        min_runtime_seconds=_setting("min_runtime", min_runtime, read_wait),
-        age_seconds=_setting("age", age, read_duration),
+        half_life_seconds=read_setting("half_life", half_life, read_duration),
+        batch_share=read_setting("batch_share", batch_share, read_share),
+        notice_seconds=read_setting("notice_seconds", notice_seconds, read_wait),
+        min_runtime_seconds=read_setting("min_runtime", min_runtime, read_wait),
+        age_seconds=read_setting("age", age, read_duration),
     )
 
 
@@ -195,13 +196,6 @@ def _refuse(setting: str, name: str, field: str, why: str) -> InvalidRequest:
         entry=name,
         entry_field=field,
     )
-
-
-def _setting(name: str, value: Any, read: Reader) -> Any:
-    try:
-        return read(value)
-    except WrongValue as wrong:
-        raise InvalidRequest(f"{name}: {wrong}", field=name) from None
 
 
 def _idle(value: Any) -> IdlePolicy | None:

@@ -174,7 +174,7 @@ class Suspension:
 
     def _why_not_suspendable(self, lease: Lease) -> str:
         if self._support.policy is None:
-            return (
+            return self._support.capability.why_not or (
                 "suspending is switched off on this host; its administrator may set "
                 "AIStack.suspend"
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import TypeVar
 
 from jupyter_aistack.core.model.condition import (
     ConditionKind,
@@ -24,6 +25,15 @@ MOST_KEYS = 1000
 withdrawal is seconds old."""
 
 
+Memory = TypeVar("Memory")
+
+
+def _remember(known: OrderedDict[Memory, None], key: Memory) -> None:
+    known[key] = None
+    while len(known) > MOST_KEYS:
+        known.popitem(last=False)
+
+
 class Withdrawals:
     """Requests, leases and reservations that nobody knows of, and that must go.
 
@@ -39,19 +49,31 @@ class Withdrawals:
         self._lock = threading.Lock()
         self._pending: dict[str, Callable[[], None]] = {}
         self._keys: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._kept: OrderedDict[str, None] = OrderedDict()
+        self._settling = threading.RLock()
 
     def withdraw(self, request_id: str, why: str = UNANSWERED) -> None:
-        """Take a request back, or end the lease it has become as failed."""
+        """Take a request back, or end the lease it has become as failed; unless another
+        call has answered it meanwhile.
+        """
         self._add(request_id, lambda: self._end_request(request_id, why))
+
+    def keep(self, request_id: str) -> None:
+        """A request is answered after all, by another call of its key: it is not taken
+        back, neither now nor by the call that could not answer it.
+
+        What is being taken back in this moment is, before this returns.
+        """
+        with self._settling:
+            self._pending.pop(request_id, None)
+            _remember(self._kept, request_id)
 
     def withdraw_key(self, user: str, key: str) -> None:
         """As `withdraw`, for what a user has asked for under an idempotency key, or is
         asking for in another call that has not got so far.
         """
         with self._lock:
-            self._keys[user, key] = None
-            while len(self._keys) > MOST_KEYS:
-                self._keys.popitem(last=False)
+            _remember(self._keys, (user, key))
         self._add(f"{user}\n{key}", lambda: self._end_key(user, key))
 
     def is_withdrawn(self, user: str, key: str) -> bool:
@@ -70,20 +92,25 @@ class Withdrawals:
 
     def settle(self) -> None:
         """Try what is left; what fails for want of the ledger stays."""
-        for name, action in tuple(self._pending.items()):
-            try:
-                action()
-            except (LeaseError, InvalidTransition):
-                pass  # nothing is there to be taken back
-            except AIStackError:
-                continue
-            self._pending.pop(name, None)
+        if not self._pending:
+            return
+        with self._settling:
+            for name, action in tuple(self._pending.items()):
+                try:
+                    action()
+                except (LeaseError, InvalidTransition):
+                    pass  # nothing is there to be taken back
+                except AIStackError:
+                    continue
+                self._pending.pop(name, None)
 
     def _add(self, name: str, action: Callable[[], None]) -> None:
         self._pending[name] = action
         self.settle()
 
     def _end_request(self, request_id: str, why: str) -> None:
+        if request_id in self._kept:
+            return
         state = self._host_state
         now = state.now()
         request = state.ledger.cancel(request_id, now, why)

@@ -17,7 +17,7 @@ from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.exceptions import AIStackError, PermissionDenied
 from jupyter_aistack.system.standard_streams import tell
 
-from . import accounting, broker, devices, host, leases, mig, queues
+from . import accounting, broker, devices, host, leases, mig, queues, status
 from .process import EXIT_ERROR, EXIT_REFUSED, run_to_exit_code
 
 if TYPE_CHECKING:
@@ -88,7 +88,12 @@ def _add_host(verbs: Verbs) -> None:
         host.doctor,
         "Show what this host can grant, what would enforce it, and what is wrong.",
     )
-    _add(verbs, "status", host.status, "Show devices and who holds what.")
+    shown = _add(verbs, "status", status.status, "Show devices and who holds what.")
+    shown.add_argument(
+        "--all-hosts",
+        action="store_true",
+        help="of all hosts that share the ledger, and who waits there",
+    )
     usage = _add(
         verbs,
         "usage",

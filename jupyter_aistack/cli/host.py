@@ -1,10 +1,10 @@
-"""Commands that show the host: doctor, status, usage."""
+"""Commands that show the host: doctor, usage."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from jupyter_aistack._version import __version__
 from jupyter_aistack.client.text import (
@@ -15,14 +15,15 @@ from jupyter_aistack.client.text import (
     lease_remarks,
     percent_text,
     share_text,
-    usable_bytes,
-    warnings_text,
+    stray_remark,
+    stray_text,
 )
-from jupyter_aistack.core.model.units import format_bytes, format_duration, format_share
+from jupyter_aistack.core.model.units import format_bytes
 
 from . import accounting
 from .connection import connect
-from .output import JSON, device_state_text, show
+from .output import JSON, show
+from .status import device_name, holder_name
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -40,6 +41,7 @@ def doctor(options: argparse.Namespace) -> int:
         "devices": [
             {**device, "enforcement": enforcement(device)} for device in devices
         ],
+        "strays": host["strays"],
         "ceilings": [lease for lease in client.leases() if lease["up_to"]],
     }
     show(options, report, _doctor_lines(report))
@@ -51,6 +53,7 @@ def _doctor_lines(report: JSON) -> Iterable[str]:
     for device in report["devices"]:
         yield from _device_lines(device)
         yield from _ceiling_lines(device, report["ceilings"])
+        yield from _stray_lines(device, report["strays"])
     suspend = report["suspend"]
     why = f": {suspend['why']}" if suspend["why"] else ""
     yield f"suspending idle kernels: {suspend['tier']}{why}"
@@ -61,7 +64,7 @@ def _doctor_lines(report: JSON) -> Iterable[str]:
 
 
 def _device_lines(device: JSON) -> Iterator[str]:
-    yield f"{_device_name(device)}: {format_bytes(device['memory_bytes'])}"
+    yield f"{device_name(device)}: {format_bytes(device['memory_bytes'])}"
     for what, by in device["enforcement"].items():
         yield f"  {what}: {by}"
     for levels, why in _not_reached(device["why_not"]):
@@ -75,6 +78,18 @@ def _device_lines(device: JSON) -> Iterator[str]:
         yield f"  advice: {device['advice']}"
 
 
+def _stray_lines(device: JSON, strays: Iterable[JSON]) -> Iterator[str]:
+    """Who uses a device without a lease."""
+    now = time.time()
+    for stray in strays:
+        if stray["device_id"] == device["id"]:
+            who = stray["user"] or "an unknown user"
+            remark = stray_remark(stray, now)
+            rest = f"; {remark}" if remark else ""
+            text = stray_text(stray, now)
+            yield f"  without a lease: process {text}, of {who}{rest}"
+
+
 def _ceiling_lines(device: JSON, leases: Iterable[JSON]) -> Iterator[str]:
     """The leases of a device that may use more than they were granted."""
     for lease in leases:
@@ -83,7 +98,7 @@ def _ceiling_lines(device: JSON, leases: Iterable[JSON]) -> Iterator[str]:
                 pending = lease_remarks(lease, ["LimitPending"])
                 why = f" ({pending})" if pending else ""
                 share = share_text(lease, slice_)
-                yield f"  lease {lease['id']} of {_who(lease)}: {share}{why}"
+                yield f"  lease {lease['id']} of {holder_name(lease)}: {share}{why}"
 
 
 def _not_reached(why_not: Mapping[str, str]) -> Iterable[tuple[str, str]]:
@@ -122,66 +137,6 @@ def _mig_enforcement(instances: Iterable[JSON]) -> dict[str, str]:
     return levels
 
 
-def status(options: argparse.Namespace) -> int:
-    """Devices, and who holds what."""
-    client = connect()
-    report = {"host": client.host(), "leases": client.leases()}
-    show(options, report, _status_lines(report, time.time()))
-    return 0
-
-
-def _status_lines(report: JSON, now: float) -> Iterable[str]:
-    for device in report["host"]["devices"]:
-        yield _device_line(device)
-        rows: list[Sequence[str]] = []
-        for lease in report["leases"]:
-            rows.extend(_lease_rows(lease, device["id"], now))
-        yield from aligned(rows, indent="  ")
-    for problem in report["host"]["problems"]:
-        yield f"problem: {problem}"
-
-
-def _device_line(device: JSON) -> str:
-    memory = format_bytes(device["memory_bytes"])
-    free = format_share(device["free_fraction"])
-    parts = [f"{memory}, {free} free", device["problem"], warnings_text(device)]
-    return f"{_device_name(device)}: {', '.join(filter(None, parts))}"
-
-
-def _lease_rows(lease: JSON, device_id: str, now: float) -> Iterable[Sequence[str]]:
-    where = device_state_text(lease) or lease["state"]
-    remarks = "; ".join(filter(None, [lease["enforcement"], lease_remarks(lease)]))
-    for slice_ in lease["slices"]:
-        if slice_["device_id"] != device_id:
-            continue
-        size = slice_["profile"] or share_text(lease, slice_)
-        memory = format_bytes(usable_bytes({**lease, "slices": [slice_]}))
-        yield (
-            lease["id"],
-            f"{size}, {memory}",
-            where,
-            _who(lease),
-            remarks + _notice(lease, now),
-        )
-
-
-def _who(lease: JSON) -> str:
-    holder = lease["holder"]
-    name = holder["label"] or f"{holder['kind']} {holder['id']}"
-    return f"{name} ({holder['user']})"
-
-
-def _notice(lease: JSON, now: float) -> str:
-    """The notice that a lease will end; empty for none."""
-    notice = lease["notice"]
-    if notice is None:
-        return ""
-    left = format_duration(notice["ends_at"] - now)
-    if notice["kind"] == "idle":
-        return f"  reclaimed in {left}: idle"
-    return f"  preempted in {left}: capacity is needed"
-
-
 def usage(options: argparse.Namespace) -> int:
     """What is in use now; with ``--report``, or an option of it, what was used."""
     if _is_report(options):
@@ -192,8 +147,8 @@ def usage(options: argparse.Namespace) -> int:
         show(options, usage, [])
         return 0
 
-    names = {device["id"]: _device_name(device) for device in client.host()["devices"]}
-    holders = {lease["id"]: _who(lease) for lease in client.leases()}
+    names = {device["id"]: device_name(device) for device in client.host()["devices"]}
+    holders = {lease["id"]: holder_name(lease) for lease in client.leases()}
     rows = [
         (names.get(id_, id_), "", *_use_cells(use))
         for id_, use in usage["devices"].items()
@@ -217,12 +172,3 @@ def _is_report(options: argparse.Namespace) -> bool:
 
 def _use_cells(use: JSON) -> tuple[str, str]:
     return bytes_text(use["memory_bytes"]), percent_text(use["utilization"])
-
-
-def _device_name(device: JSON) -> str:
-    name = str(device["name"])
-    if device["kind"] == "gpu":
-        name = f"GPU {device['index']}: {name}"
-    if device["simulated"] and "simulated" not in device["name"]:
-        name = f"{name} (simulated)"
-    return name

@@ -2,8 +2,8 @@
 gives.
 
 In a kernel of a Jupyter server every call goes to that server over its Unix socket.
-Elsewhere (VS Code, papermill, plain IPython, a script) the same verbs run in this
-process on the same ledger.
+Elsewhere (VS Code, papermill, plain IPython, a script) it goes to the broker of the host,
+or where there is none the same verbs run in this process on the same ledger.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .lease_handle import LeaseHandle, OnWait
 from .notices import watcher
 from .process_leases import attached, drop_ended, is_new, place_for, settle
 from .runtime.attach import OnCheck, unheard
-from .transports import JSON, SocketTransport, Transport
+from .transports import JSON, BrokerTransport, SocketTransport, Transport
 
 __all__ = [
     "Client",
@@ -63,7 +63,7 @@ class Client:
 
     @property
     def transport(self) -> str:
-        """``socket`` or ``embedded``."""
+        """``socket``, ``broker`` or ``embedded``."""
         return self._transport.kind
 
     def call(self, verb: str, **payload: Any) -> JSON:
@@ -73,6 +73,12 @@ class Client:
     def host(self) -> JSON:
         """Devices, queues and problems of the host."""
         return self.call("host")
+
+    def hosts(self) -> JSON:
+        """All hosts that share the ledger: what each grants, who holds it and who waits
+        there, and when it was last heard of.
+        """
+        return self.call("hosts")
 
     def leases(self, *, ended: bool = False) -> list[JSON]:
         """The host's live leases, or with ``ended=True`` all that are remembered."""
@@ -234,7 +240,9 @@ def _holder(holder: Mapping[str, str] | None, label: str) -> JSON:
     return given
 
 
-_connected: tuple[int, str, Client] | None = None
+_Surroundings = tuple[int, str, str]
+"""What decides which way calls go: the process and what its environment says."""
+_connected: tuple[_Surroundings, Client] | None = None
 _connecting = threading.Lock()
 
 
@@ -249,28 +257,34 @@ if hasattr(os, "register_at_fork"):
 
 
 def connect() -> Client:
-    """This process's client: to the Jupyter server it runs under, if any, else on the
-    ledger itself.
+    """This process's client: to the Jupyter server it runs under, if any, else to the
+    broker of the host, if any, else on the ledger itself.
 
     Raises:
         LedgerError: the ledger cannot be opened.
+        PermissionDenied: another user may have put the broker's socket there.
     """
     global _connected
-    key = (os.getpid(), os.environ.get("AISTACK_SOCKET", ""))
     # A fork has its own pid: it must not share the connection of its parent.
+    surroundings = (
+        os.getpid(),
+        os.environ.get("AISTACK_SOCKET", ""),
+        os.environ.get("AISTACK_BROKER", ""),
+    )
     with DeferredInterrupts(), _connecting:
-        if _connected is None or _connected[:2] != key:
-            _connected = (*key, Client(_transport(key[1])))
+        if _connected is None or _connected[0] != surroundings:
+            _connected = (surroundings, Client(_transport(surroundings[1])))
             watcher.ask = own_leases
-        return _connected[2]
+        return _connected[1]
 
 
 def _transport(socket_path: str) -> Transport:
     if socket_path:
         return SocketTransport(socket_path)
-    from .embedded import EmbeddedTransport
+    from .embedded import EmbeddedTransport, configured_broker
 
-    return EmbeddedTransport()
+    path = configured_broker()
+    return BrokerTransport(path) if path else EmbeddedTransport()
 
 
 def own_leases() -> list[JSON]:

@@ -52,13 +52,14 @@ class EmbeddedTransport(Transport):
     def _open(self) -> None:
         from jupyter_aistack.broker.api.caller import Caller
         from jupyter_aistack.config import load_settings
+        from jupyter_aistack.system.kernel_processes import is_launched_kernel
         from jupyter_aistack.system.users import current_user, is_root
 
         settings = load_settings()
         self._broker = settings.build_broker()
         self._service = settings.build_service(self._broker)
         kernel_id = os.environ.get("AISTACK_KERNEL", "")
-        is_kernel = _is_kernel(kernel_id)
+        is_kernel = is_launched_kernel(os.getpid(), kernel_id)
         self._caller = Caller(
             user=current_user(),
             uid=os.getuid(),
@@ -140,14 +141,16 @@ class EmbeddedTransport(Transport):
         self._broker.close()
 
 
-def _is_kernel(kernel_id: str) -> bool:
-    """Whether this process is the kernel that its environment names, and was not only
-    started below it.
-    """
-    from jupyter_aistack.system.kernel_processes import is_kernel, launched_as_kernel
+def configured_broker() -> str:
+    """The socket of the host's broker, as the settings say; empty for none.
 
-    launched = launched_as_kernel(os.getpid(), kernel_id) if kernel_id else None
-    return launched is None or is_kernel(os.getpid(), launched)
+    Raises:
+        AIStackError: a setting makes no sense, or another user may have put it there.
+    """
+    from jupyter_aistack.config import load_settings
+    from jupyter_aistack.system.broker_socket import broker_path
+
+    return broker_path(load_settings().broker_socket)
 
 
 _transports: weakref.WeakSet[EmbeddedTransport] = weakref.WeakSet()

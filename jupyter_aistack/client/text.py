@@ -9,6 +9,7 @@ from typing import Any
 from jupyter_aistack.core.model.condition import ConditionKind, Severity
 from jupyter_aistack.core.model.drain import DrainKind
 from jupyter_aistack.core.model.printable import printable
+from jupyter_aistack.core.model.stray import Exemption
 from jupyter_aistack.core.model.units import (
     format_bytes,
     format_duration,
@@ -73,6 +74,45 @@ def drain_text(device: Mapping[str, Any]) -> str:
     if drain["created_by"]:
         text = f"{text} by {drain['created_by']}"
     return f"{text}: {drain['reason']}" if drain["reason"] else text
+
+
+def own_stray_lines(host: Mapping[str, Any], now: float) -> list[str]:
+    """What the asker's own processes on a host as on the wire do without a lease, one
+    line each.
+    """
+    own = [stray for stray in host.get("strays", ()) if stray["is_own"]]
+    return [_own_stray_line(stray, host, now) for stray in own]
+
+
+def _own_stray_line(
+    stray: Mapping[str, Any], host: Mapping[str, Any], now: float
+) -> str:
+    names = {each["id"]: f"GPU {each['index']}" for each in host["devices"]}
+    where = names.get(stray["device_id"], stray["device_id"])
+    line = f"your process {stray_text(stray, now)} uses {where} without a lease"
+    if stray["ends_at"] is not None:
+        line += f"; it will be ended in {format_duration(stray['ends_at'] - now)}"
+    return f"{line}; ask for a slice, and start it with that"
+
+
+def stray_text(stray: Mapping[str, Any], now: float) -> str:
+    """A process without a lease as on the wire, without its user: ``4711 (python
+    train.py), 3.2 GiB, for 2 h``.
+    """
+    command = f" ({stray['command']})" if stray["command"] else ""
+    age = UNKNOWN
+    if stray["since"] is not None:
+        age = format_duration(now - stray["since"])
+    memory = bytes_text(stray["memory_bytes"])
+    return f"{stray['pid'] or UNKNOWN}{command}, {memory}, for {age}"
+
+
+def stray_remark(stray: Mapping[str, Any], now: float) -> str:
+    """What will become of it; empty for nothing."""
+    if stray["ends_at"] is not None:
+        return f"ended in {format_duration(stray['ends_at'] - now)}"
+    words = {exemption.value: exemption.label for exemption in Exemption}
+    return words.get(stray["exemption"], "")
 
 
 def lease_remarks(lease: Mapping[str, Any], kinds: Iterable[str] = KINDS) -> str:

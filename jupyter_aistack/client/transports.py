@@ -1,18 +1,22 @@
-"""The port to the granting side, and the way over the socket of the Jupyter server that
-runs this kernel.
+"""The port to the granting side, and the ways over sockets: of the Jupyter server that
+runs this kernel, and of the host's broker.
 
-The other way, in this process, is :mod:`.embedded`.
+The third way, in this process, is :mod:`.embedded`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.exceptions import LedgerUnavailable, error_from_dict
+
+if TYPE_CHECKING:
+    from jupyter_aistack.core.wire.protocol import SpokenFor
 
 JSON = dict[str, Any]
 CALL_SECONDS = 60.0
@@ -64,3 +68,45 @@ class SocketTransport(Transport):
             )
         result: JSON = answer["result"]
         return result
+
+
+class BrokerTransport(Transport):
+    """To the broker of this host. It reads off the socket who we are, and renews what
+    this process holds for as long as it sees it live.
+
+    Args:
+        path: the broker's socket.
+    """
+
+    kind = "broker"
+
+    def __init__(self, path: str) -> None:
+        from jupyter_aistack.system.broker_socket import BrokerSocket
+
+        self._socket = BrokerSocket(path)
+        self._pid = 0
+        self._spoken_for: SpokenFor | None = None
+
+    def call(self, verb: str, payload: Mapping[str, Any]) -> JSON:
+        if self._pid != os.getpid():
+            self._spoken_for = _own_kernel()
+            self._pid = os.getpid()
+        return self._socket.call(verb, payload, self._spoken_for)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _own_kernel() -> SpokenFor | None:
+    """The kernel that this process is or was started below, where it was launched
+    without a Jupyter server; None for a process of its own.
+    """
+    from jupyter_aistack.core.wire.protocol import SpokenFor
+    from jupyter_aistack.system.kernel_processes import is_launched_kernel
+
+    kernel_id = os.environ.get("AISTACK_KERNEL", "")
+    if not kernel_id:
+        return None
+    if is_launched_kernel(os.getpid(), kernel_id):
+        return SpokenFor(pid=os.getpid(), kernel_id=kernel_id)
+    return SpokenFor(pid=os.getpid(), parent=kernel_id)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Dict, Float, List, Unicode, Union
-from traitlets.config import LoggingConfigurable
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.role_settings import read_roles
+from jupyter_aistack.broker.setting_values import read_choice
 from jupyter_aistack.broker.settings import read_mig_create, read_policy, read_suspend
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.enforcement.memory_limits import MemoryAction
@@ -23,16 +22,15 @@ from jupyter_aistack.ledger import opening
 from jupyter_aistack.system.users import is_root
 
 from .files import SettingsFiles
+from .host_traits import HOST_RULES, HostTraits
 
 if TYPE_CHECKING:
     from jupyter_aistack.broker.api.service import Service
     from jupyter_aistack.providers.base import Provider
 
-
-C = TypeVar("C", bound=StrEnum)
-
 _POLICY = "queues user_limits half_life batch_share notice_seconds min_runtime age"
-SHARED_RULES = frozenset([*_POLICY.split(), "show_names", "lease_ttl_seconds"])
+_HOST = ("show_names", "lease_ttl_seconds")
+SHARED_RULES = frozenset([*_POLICY.split(), *_HOST, *HOST_RULES])
 """Settings by which those who share a ledger get on with each other."""
 ROLE_SETTINGS = ("admins", "operators", "managers")
 """Settings that say who may do more than others: of those who share a ledger, nobody
@@ -51,7 +49,7 @@ def _duration(default: str | float, text: str) -> Any:
     )
 
 
-class AIStack(LoggingConfigurable):
+class AIStack(HostTraits):
     """How this host's slices are granted."""
 
     ledger_url = Unicode(
@@ -59,6 +57,13 @@ class AIStack(LoggingConfigurable):
         host, in a folder that is there; ``postgresql+psycopg://user@db/aistack`` for several; ``memory:`` for a trial.
         The environment variable AISTACK_LEDGER goes first; the default is an SQLite file in Jupyter's data directory.
         Passwords belong into a file that PGPASSFILE, or ``?passfile=`` in the URL, names.""",
+    ).tag(config=True)
+
+    broker_socket = Unicode(
+        "auto",
+        help="""The broker of this host, which grants to all its users: ``auto``, the service at
+        ``/run/aistack/broker.sock`` if there is one; a path of its socket; or ``off``, a broker in each process on a
+        ledger. The environment variable AISTACK_BROKER goes first.""",
     ).tag(config=True)
 
     providers = Unicode(
@@ -230,6 +235,11 @@ class AIStack(LoggingConfigurable):
         return os.environ.get("AISTACK_LEDGER") or self.ledger_url
 
     @property
+    def strays_seen(self) -> Path:
+        """Where it is remembered who uses GPUs without a lease."""
+        return opening.strays_file(self.suspend_results.parent)
+
+    @property
     def suspend_results(self) -> Path:
         """Where it is remembered which GPUs have passed the self-test of suspending."""
         from jupyter_core.paths import jupyter_data_dir
@@ -285,8 +295,11 @@ class AIStack(LoggingConfigurable):
             "ttl_seconds": self.lease_ttl_seconds,
             "show_names": self.show_names,
             "suspend": read_suspend(self.suspend),
-            "memory_action": _choice(MemoryAction, "memory_action", self.memory_action),
-            "not_enforced_action": _choice(
+            "strays": self.build_strays(self.strays_seen),
+            "memory_action": read_choice(
+                MemoryAction, "memory_action", self.memory_action
+            ),
+            "not_enforced_action": read_choice(
                 NotEnforcedAction, "not_enforced_action", self.not_enforced_action
             ),
         }
@@ -372,16 +385,3 @@ def _names_in(value: Any) -> set[str]:
     if not isinstance(value, dict):
         return set(map(str, value))
     return {f"{name} of {queue}" for queue, names in value.items() for name in names}
-
-
-def _choice(kind: type[C], field: str, value: str) -> C:
-    """A setting that is one of a few words. Raises `InvalidRequest` naming it and the
-    words.
-    """
-    try:
-        return kind(value)
-    except ValueError:
-        words = ", ".join(member.value for member in kind)
-        raise InvalidRequest(
-            f"{field}: {value!r} is not one of {words}", field=field
-        ) from None

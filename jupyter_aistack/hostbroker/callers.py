@@ -69,4 +69,5 @@ def caller_spoken_for(server: Caller, spoken_for: SpokenFor) -> Caller:
         kernel_pid=spoken_for.kernel_pid,
         parent=spoken_for.parent,
         label=spoken_for.label,
+        groups=server.groups,
     )

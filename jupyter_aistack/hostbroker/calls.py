@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from jupyter_aistack.broker.api.caller import Caller
-from jupyter_aistack.broker.api.service import Service
+from jupyter_aistack.broker.api.service import READING_VERBS, Service
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,8 +35,9 @@ class Calls:
         self.service = service
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack")
         self._async_verbs: dict[str, AsyncVerb] = {}
-        self._turns: dict[int, asyncio.Semaphore] = {}
-        self._waiting: Counter[int] = Counter()
+        self._turns: dict[tuple[int, str], asyncio.Semaphore] = {}
+        self._waiting: Counter[tuple[int, str]] = Counter()
+        self._on_change: Callable[[], None] = lambda: None
 
     def add_async_verb(self, verb: str, answer: AsyncVerb) -> None:
         """Have a verb answered on the event loop, and not in the threads."""
@@ -47,15 +48,37 @@ class Calls:
         async_verb = self._async_verbs.get(verb)
         if async_verb is not None and isinstance(payload, Mapping):
             return await async_verb(payload, caller)
-        turn = self._turns.setdefault(caller.uid, asyncio.Semaphore(MAX_AT_ONCE))
-        self._waiting[caller.uid] += 1
+        try:
+            return await self.run_for(caller, self.service.call, verb, payload, caller)
+        finally:
+            if verb not in READING_VERBS:
+                self._on_change()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called, on the event loop, after each call that may have
+        changed something.
+        """
+        self._on_change = listener
+
+    async def run_for(
+        self,
+        caller: Caller,
+        function: Callable[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a synchronous function in the threads, in its user's turn."""
+        # Users of a hub may share a uid.
+        user = (caller.uid, caller.user)
+        turn = self._turns.setdefault(user, asyncio.Semaphore(MAX_AT_ONCE))
+        self._waiting[user] += 1
         try:
             async with turn:
-                return await self.run(self.service.call, verb, payload, caller)
+                return await self.run(function, *args, **kwargs)
         finally:
-            self._waiting[caller.uid] -= 1
-            if not self._waiting[caller.uid]:
-                del self._waiting[caller.uid], self._turns[caller.uid]
+            self._waiting[user] -= 1
+            if not self._waiting[user]:
+                del self._waiting[user], self._turns[user]
 
     async def run(
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs

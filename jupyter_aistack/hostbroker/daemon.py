@@ -25,6 +25,7 @@ from .maintenance import TurnLoop, keep
 from .policy_reload import PolicyReload
 from .session import Sessions
 from .settings import BrokerSettings
+from .snapshot_poll import SnapshotPoll
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -99,8 +100,13 @@ class _Serving:
         self._listener = listener
         self._reload = reload
         self._calls = Calls(reload.build_service())
-        self._sessions = Sessions(self._calls, broker.host_state.identity.name)
+        self._sessions = Sessions(
+            self._calls, broker.host_state.identity.name, reload.build_hub_accounts()
+        )
         self._server = self._new_server()
+        poll = SnapshotPoll(self._calls)
+        self._calls.add_async_verb("snapshot", poll.answer)
+        self._calls.on_change(poll.note_change)
 
     def _new_server(self) -> LineServer:
         return LineServer(self._sessions.open, log, LIMITS)
@@ -151,6 +157,7 @@ class _Serving:
         if service is not None:
             service.refusals = self._calls.service.refusals
             self._calls.service = service
+            self._sessions.follow_hub(self._reload.build_hub_accounts())
 
     async def _keep(self) -> None:
         await self._calls.run(keep, self._broker)

@@ -18,12 +18,14 @@ LEAST_SECONDS = 0.05
 def keep(broker: Broker) -> None:
     """One turn.
 
-    A host where nothing is leased or wanted is left alone: asking its drivers would
-    keep a sleeping GPU awake.
+    A host where nothing is leased or wanted, and nobody is to be kept off it, is left
+    alone: asking its drivers would keep a sleeping GPU awake.
     """
     state = broker.host_state.read()
-    if not state.leases and not state.requests:
+    is_idle = not state.leases and not state.requests
+    if is_idle and not broker.strays.is_on_watch:
         broker.record_usage()
+        broker.host_state.report(is_idle=True)
         return
     broker.maintain()
 

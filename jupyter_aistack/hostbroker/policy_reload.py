@@ -11,6 +11,7 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.exceptions import AIStackError
 
 from .admin_file import AdminFile, FileMark
+from .hub_accounts import HubAccounts
 from .settings import BrokerSettings
 
 log = logging.getLogger("jupyter_aistack")
@@ -23,6 +24,8 @@ TAKEN_OVER = frozenset(
         "carbon_g_per_kwh",
         "cycle_seconds",
         "half_life",
+        "hub_accounts",
+        "hub_url",
         "managers",
         "min_runtime",
         "notice_seconds",
@@ -31,6 +34,9 @@ TAKEN_OVER = frozenset(
         "price_per_kwh",
         "queues",
         "show_names",
+        "stray_action",
+        "stray_exempt",
+        "stray_grace",
         "user_limits",
     }
 )
@@ -74,6 +80,10 @@ class PolicyReload:
         """The broker's verbs, with who may do what as the file says."""
         return self._settings.build_service(self._broker)
 
+    def build_hub_accounts(self) -> HubAccounts:
+        """Who acts for users of the hub, as the file says."""
+        return self._settings.build_hub_accounts()
+
     def ask(self) -> None:
         """Have the file read again in the next turn, changed or not."""
         self._is_asked = True
@@ -87,6 +97,7 @@ class PolicyReload:
         try:
             settings = self._file.load()
             policy = settings.build_policy()
+            stray_policy = settings.build_stray_policy()
         except AIStackError as error:
             self._refuse(error.message)
             return None
@@ -94,6 +105,7 @@ class PolicyReload:
         self._say_what_waits(settings)
         self._settings = settings
         self._broker.set_policy(policy)
+        self._broker.strays.policy = stray_policy
         log.info("%s was read again", self._file.path)
         return self.build_service()
 

@@ -21,6 +21,7 @@ from jupyter_aistack.system.peer import Peer
 
 from .callers import caller_of, caller_spoken_for, check_peer
 from .calls import Calls
+from .hub_accounts import HubAccounts
 
 JSON = dict[str, Any]
 
@@ -31,11 +32,20 @@ class Sessions:
     Args:
         calls: answers their calls.
         host_name: what the machine is called, for people.
+        hub_accounts: who acts for users of a hub.
     """
 
-    def __init__(self, calls: Calls, host_name: str) -> None:
+    def __init__(self, calls: Calls, host_name: str, hub_accounts: HubAccounts) -> None:
         self.calls = calls
         self.host_name = host_name
+        self.hub_accounts = hub_accounts
+
+    def follow_hub(self, hub_accounts: HubAccounts) -> None:
+        """Go by other settings from now on; what is known of tokens is kept where they
+        are the same.
+        """
+        if not hub_accounts.is_same(self.hub_accounts):
+            self.hub_accounts = hub_accounts
 
     async def open(self, peer: Peer) -> LineSession:
         """The session of a peer.
@@ -65,18 +75,20 @@ class PeerSession(LineSession):
         self._sessions = sessions
         self._own = own
         self._protocol: int | None = None
+        self._token = ""
 
     async def answer(self, message: JSON) -> JSON:
         if self._protocol is None:
             return self._greet(message)
         call = read_call(message)
-        caller = self._caller(call)
+        caller = await self._caller(call)
         answer = await self._sessions.calls.call(call.verb, call.payload, caller)
         return {"result": answer}
 
     def _greet(self, message: JSON) -> JSON:
         greeting = read_client_greeting(message)
         self._protocol = choose_protocol(greeting, broker=__version__)
+        self._token = greeting.token
         return BrokerGreeting(
             protocol=self._protocol,
             broker=__version__,
@@ -84,8 +96,11 @@ class PeerSession(LineSession):
             pid=os.getpid(),
         ).to_dict()
 
-    def _caller(self, call: Call) -> Caller:
-        if call.caller is None:
-            return self._own
-        with self._sessions.calls.service.refusals.recorded(call.verb, self._own):
-            return caller_spoken_for(self._own, call.caller)
+    async def _caller(self, call: Call) -> Caller:
+        sessions = self._sessions
+        with sessions.calls.service.refusals.recorded(call.verb, self._own):
+            # Anew for each call: a token may have been revoked since the last one.
+            speaker = await sessions.hub_accounts.caller_for(self._own, self._token)
+            if call.caller is None:
+                return speaker
+            return caller_spoken_for(speaker, call.caller)

@@ -12,14 +12,12 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
+from jupyter_aistack.broker.remote.port import KernelBroker, ProcessesOnDevice
 from jupyter_aistack.core.model.condition import Condition
 from jupyter_aistack.core.model.device import SliceKind
-from jupyter_aistack.core.model.device_state import reset_for_new_process
 from jupyter_aistack.core.model.lease import Lease, LeaseState
-from jupyter_aistack.core.model.printable import printable
-from jupyter_aistack.core.model.request import Holder, HolderKind, Request
+from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.exceptions import (
     InvalidTransition,
     LeaseError,
@@ -27,19 +25,9 @@ from jupyter_aistack.exceptions import (
     PrepareFailed,
 )
 from jupyter_aistack.system.processes import is_alive
-from jupyter_aistack.system.users import current_user, groups_of
 
 from .allocation import KernelAllocation
 from .combine import combine_preparations
-from .process_control import DeviceProcesses
-from .standalone import is_real_gpu
-
-if TYPE_CHECKING:
-    from jupyter_aistack.broker.broker import Broker
-
-RECENT_LEASES = 200
-"""How many of a host's newest leases are searched for those of a process that is to be
-ended."""
 
 
 class KernelLeases:
@@ -54,7 +42,7 @@ class KernelLeases:
         kernel_id: the kernel.
     """
 
-    def __init__(self, broker: Callable[[], Broker], kernel_id: str) -> None:
+    def __init__(self, broker: Callable[[], KernelBroker], kernel_id: str) -> None:
         self._broker = broker
         self.kernel_id = kernel_id
         self._lock = threading.RLock()
@@ -75,10 +63,8 @@ class KernelLeases:
         """
         with self._lock:
             if spec:
-                holder = self._holder(label)
-                groups = groups_of(holder.user)
                 self._broker().acquire(
-                    spec, holder, queue=queue, up_to=up_to, groups=groups
+                    self.kernel_id, spec, queue=queue, up_to=up_to, label=label
                 )
             return self.prepare()
 
@@ -96,19 +82,19 @@ class KernelLeases:
                 except (PrepareFailed, LeaseError) as error:
                     why_none = error.message
             waiting = self._waiting()
-            gpus = [gpu for gpu in broker.inventory().devices if is_real_gpu(gpu)]
+            hiding = broker.device_hiding()
             return KernelAllocation(
                 leases=tuple(leases),
                 prepared=combine_preparations(parts) if parts else None,
                 request=waiting,
-                has_gpus=bool(gpus),
-                hidden=broker.devices.hidden_environment(),
+                has_gpus=hiding.has_gpus,
+                hidden=hiding.environment,
                 why_none=why_none or (self._why_queued(waiting) if waiting else ""),
             )
 
     def poll(self) -> KernelAllocation:
         """Run a cycle of the broker, then `prepare` what that has granted."""
-        self._broker().cycle()
+        self._broker().run_cycle()
         return self.prepare()
 
     def _kept(self, lease: Lease) -> Lease:
@@ -116,17 +102,7 @@ class KernelLeases:
         if self._pid is not None or lease.holder.pid == os.getpid():
             return lease
         return self._broker().bind(
-            lease.id, lease.token, pid=os.getpid(), root_pid=lease.holder.root_pid
-        )
-
-    def _holder(self, label: str) -> Holder:
-        return Holder(
-            kind=HolderKind.KERNEL,
-            id=self.kernel_id,
-            user=current_user(),
-            host=self._broker().host,
-            pid=os.getpid(),
-            label=printable(label),
+            lease, pid=os.getpid(), root_pid=lease.holder.root_pid
         )
 
     def _leases(self) -> list[Lease]:
@@ -140,23 +116,17 @@ class KernelLeases:
         ]
 
     def _waiting(self) -> Request | None:
-        for request in self._requests():
+        for request in self._broker().requests():
             if self._is_own(request.holder):
                 return request
         return None
 
-    def _requests(self) -> tuple[Request, ...]:
-        return self._broker().host_state.read().requests
-
     def _why_queued(self, request: Request) -> str:
         """Why it waits, as far as it is among the first."""
-        for waiting in self._broker().waiting():
-            if waiting.request.id == request.id:
-                return waiting.reason
-        return ""
+        return self._broker().reason(request.id)
 
     def _is_own(self, holder: Holder) -> bool:
-        return holder.is_kernel(current_user(), self.kernel_id)
+        return holder.is_kernel(self._broker().user, self.kernel_id)
 
     # -- while a process runs ----------------------------------------------------------
 
@@ -183,20 +153,7 @@ class KernelLeases:
             if (lease.holder.pid, lease.holder.root_pid) == (pid, root_pid):
                 continue
             with contextlib.suppress(LeaseError):  # it ended just now
-                self._broker().bind(lease.id, lease.token, pid=pid, root_pid=root_pid)
-                if _is_of_other_process(lease, root_pid):
-                    self._reset_device_state(lease)
-
-    def _reset_device_state(self, lease: Lease) -> None:
-        """Its process is a new process: what was suspended of the old process is gone
-        with it.
-        """
-        broker = self._broker()
-        broker.update_device_state(
-            lease.id,
-            lease.token,
-            lambda state: reset_for_new_process(state, broker.clock()),
-        )
+                self._broker().bind(lease, pid=pid, root_pid=root_pid)
 
     def refresh(self, *, is_alone: bool) -> bool:
         """Look after leases and the waiting request of a running kernel; whether a
@@ -233,21 +190,19 @@ class KernelLeases:
             # It ended before its check did, or is suspended, or is revoked now: the
             # kernel is notified, and goes on.
             with contextlib.suppress(LeaseError, InvalidTransition, NotEnforced):
-                self._broker().activate(
-                    lease.id, lease.token, verified=verified, condition=condition
-                )
+                self._broker().activate(lease, verified=verified, condition=condition)
 
     def is_client(self, allocation: KernelAllocation, pid: int) -> bool | None:
         """Whether the server that enforces the leases knows a process; None where no
         server reports it.
         """
-        answers = [self._broker().clients(lease) for lease in allocation.leases]
-        known = [clients for clients in answers if clients is not None]
-        return any(pid in clients for clients in known) if known else None
+        answers = [self._broker().is_listed(lease, pid) for lease in allocation.leases]
+        known = [is_listed for is_listed in answers if is_listed is not None]
+        return any(known) if known else None
 
     def on_device(
         self, pid: int, before: Iterable[Lease] = ()
-    ) -> DeviceProcesses | None:
+    ) -> ProcessesOnDevice | None:
         """Process `pid` of the kernel as the GPUs of its leases see it, those of its
         workers too; None without any.
 
@@ -261,25 +216,21 @@ class KernelLeases:
         family = (
             lease
             for lease in broker.leases()
-            if lease.holder.belongs_to(current_user(), self.kernel_id)
+            if lease.holder.belongs_to(broker.user, self.kernel_id)
         )
         leases = {
             lease.id: lease for lease in (*before, *self._leases_of(pid), *family)
         }
         on_gpu = [lease for lease in leases.values() if _is_on_gpu(lease)]
-        return DeviceProcesses(broker, on_gpu, pid) if on_gpu else None
+        return broker.processes_on_device(on_gpu, pid) if on_gpu else None
 
     def _leases_of(self, pid: int) -> list[Lease]:
         """Leases that a process of the kernel has or had, as far as they are among the
         newest of the host.
         """
-        broker = self._broker()
-        newest = broker.ledger.leases(
-            broker.clock(), host=broker.host, live=False, limit=RECENT_LEASES
-        )
         return [
             lease
-            for lease in newest
+            for lease in self._broker().recent_leases()
             if self._is_own(lease.holder)
             and pid in (lease.holder.pid, lease.holder.root_pid)
         ]
@@ -300,18 +251,13 @@ class KernelLeases:
             broker = self._broker()
             # Requests first: a lease that is released would go to the next request of
             # the same kernel.
-            for request in self._requests():
-                if request.holder.ends_with(current_user(), self.kernel_id):
+            for request in broker.requests():
+                if request.holder.ends_with(broker.user, self.kernel_id):
                     broker.cancel(request.id)
             for lease in broker.leases():
-                if lease.holder.ends_with(current_user(), self.kernel_id):
+                if lease.holder.ends_with(broker.user, self.kernel_id):
                     with contextlib.suppress(LeaseError):  # it ended meanwhile
-                        broker.release(lease.id, lease.token)
-
-
-def _is_of_other_process(lease: Lease, root_pid: int) -> bool:
-    """Whether the device state of a lease is of a process before `root_pid`."""
-    return lease.residence is not None and lease.holder.root_pid not in (None, root_pid)
+                        broker.release(lease)
 
 
 def _is_on_gpu(lease: Lease) -> bool:

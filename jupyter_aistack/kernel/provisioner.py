@@ -301,7 +301,7 @@ class SliceProvisioner(SliceSettings):
 
     def _new_leases(self) -> KernelLeases:
         context = self._server.context
-        broker = own_broker if context is None else lambda: context.broker
+        broker = own_broker if context is None else lambda: context.kernel_broker
         return KernelLeases(broker, self.kernel_id)
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from jupyter_aistack.core.enforcement.device_visibility import (
     DeviceVisibility,
     hidden_environment,
 )
-from jupyter_aistack.core.model.device import Device, DeviceKind
+from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.exceptions import (
     InvalidRequest,
     LedgerUnavailable,
@@ -21,29 +21,30 @@ from jupyter_aistack.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from jupyter_aistack.broker.broker import Broker
+    from jupyter_aistack.broker.remote.port import KernelBroker
 
-_brokers: dict[tuple[str, str], Broker] = {}
+_brokers: dict[tuple[str, ...], KernelBroker] = {}
 _building = threading.Lock()
 
 
-def own_broker() -> Broker:
-    """This process's own broker, built at first use.
+def own_broker() -> KernelBroker:
+    """The host's broker where there is one, else this process's own, built at first use.
 
     Raises:
         LedgerError: it cannot be built; a setting that makes no sense is no fault of a
             kernel's request.
     """
-    from jupyter_aistack.config import load_settings
+    from jupyter_aistack.config import build_kernel_broker, load_settings
 
     key = (
+        os.environ.get("AISTACK_BROKER", ""),
         os.environ.get("AISTACK_LEDGER", ""),
         os.environ.get("AISTACK_PROVIDERS", ""),
     )
     with _building:
         try:
             if key not in _brokers:
-                _brokers[key] = load_settings().build_broker()
+                _brokers[key] = build_kernel_broker(load_settings())
             return _brokers[key]
         except InvalidRequest as error:
             raise LedgerUnavailable(
@@ -86,13 +87,8 @@ def hidden_environment_of(
         except ProviderError as error:
             silent = error
             continue
-        if any(is_real_gpu(device) for device in devices):
+        if any(device.is_real_gpu for device in devices):
             visibilities.append(provider.visibility)
     if silent is not None and not visibilities:
         raise silent
     return hidden_environment(visibilities)
-
-
-def is_real_gpu(device: Device) -> bool:
-    """Whether a device is a GPU that processes may find, and not a simulated GPU."""
-    return device.kind is DeviceKind.GPU and not device.simulated

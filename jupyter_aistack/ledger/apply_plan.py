@@ -33,7 +33,14 @@ from jupyter_aistack.core.scheduling.lease_ends import ended_at
 from jupyter_aistack.exceptions import LedgerConflict
 
 from .lease_end import end
-from .rows import Rows, find_lease, find_request, guarded_lease, lease_event
+from .rows import (
+    Rows,
+    find_lease,
+    find_request,
+    guarded_lease,
+    lease_event,
+    request_event,
+)
 
 LeaseAction = End | Notify | WithdrawNotice | TransferAction | SetLimits
 
@@ -179,13 +186,14 @@ def _apply_to_live(
 
 
 def _reject(rows: Rows, action: Reject, now: float) -> Event:
+    request = find_request(rows, action.request_id)
     rejected = replace(
-        find_request(rows, action.request_id),
+        request,
         state=RequestState.REJECTED,
         reason=action.reason,
         code=action.code,
     )
-    return set_request_state(rows, rejected, EventKind.REQUEST_REJECTED, now)
+    return set_request_state(rows, request, rejected, EventKind.REQUEST_REJECTED, now)
 
 
 def _grant(rows: Rows, grant: Grant, now: float) -> Event:
@@ -199,17 +207,23 @@ def _grant(rows: Rows, grant: Grant, now: float) -> Event:
 
 
 def _notify(rows: Rows, lease: Lease, action: Notify, now: float) -> Event:
-    rows.keep_lease(replace(lease, notice=action.notice))
+    noticed = replace(lease, notice=action.notice)
+    rows.keep_lease(noticed)
     rows.version += 1
-    noticed = lease_event(EventKind.LEASE_NOTICED, lease, now, action.detail)
-    return _written(rows, noticed)
+    return _written(
+        rows,
+        lease_event(EventKind.LEASE_NOTICED, noticed, now, action.detail, was=lease),
+    )
 
 
 def _set_limits(rows: Rows, lease: Lease, action: SetLimits, now: float) -> Event:
-    rows.keep_lease(replace(lease, limits=action.limits))
+    limited = replace(lease, limits=action.limits)
+    rows.keep_lease(limited)
     # A plan that divides the same device goes by the old limits, and is made anew.
     rows.version += 1
-    return _written(rows, lease_event(EventKind.LEASE_LIMITS_CHANGED, lease, now))
+    return _written(
+        rows, lease_event(EventKind.LEASE_LIMITS_CHANGED, limited, now, was=lease)
+    )
 
 
 def _begin_transfer(
@@ -237,10 +251,13 @@ def keep_residence(
 
 def withdraw(rows: Rows, lease: Lease, now: float, detail: str) -> Event:
     """Withdraw the notice of a lease."""
-    rows.keep_lease(replace(lease, notice=None))
+    spared = replace(lease, notice=None)
+    rows.keep_lease(spared)
     rows.version += 1
-    withdrawn = lease_event(EventKind.LEASE_NOTICE_WITHDRAWN, lease, now, detail)
-    return _written(rows, withdrawn)
+    return _written(
+        rows,
+        lease_event(EventKind.LEASE_NOTICE_WITHDRAWN, spared, now, detail, was=lease),
+    )
 
 
 def touch(rows: Rows, lease: Lease, now: float) -> None:
@@ -255,14 +272,12 @@ def touch(rows: Rows, lease: Lease, now: float) -> None:
 
 
 def set_request_state(
-    rows: Rows, decided: Request, kind: EventKind, now: float
+    rows: Rows, request: Request, decided: Request, kind: EventKind, now: float
 ) -> Event:
     """Write down what a request has become; it waits no longer."""
     rows.keep_request(decided)
     rows.version += 1
-    return _written(
-        rows, Event(kind=kind, at=now, request_id=decided.id, detail=decided.reason)
-    )
+    return _written(rows, request_event(kind, decided, now, was=request))
 
 
 def _written(rows: Rows, event: Event) -> Event:

@@ -1,7 +1,5 @@
 """The ledger port: the durable record of requests, leases, accounts, reservations,
-charges and events.
-
-It is their only writer.
+charges and events. It is their only writer.
 
 A ledger knows no devices and makes no choices. It promises four things: what it returns
 has been written; a write guarded by a stale token or version changes nothing; no
@@ -15,9 +13,9 @@ a broker of its host can see that.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from jupyter_aistack.core.accounting.charges import (
     CellInterval,
@@ -30,7 +28,6 @@ from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
@@ -38,6 +35,9 @@ from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
+
+from .history import History
+from .host_base import HostLedger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,8 @@ class LedgerState:
             first to start first.
         drains: of the host's devices that are out of placement by hand; some may be
             over.
+        elsewhere: the live leases of all other hosts.
+        queued_elsewhere: how many requests of each user wait on other hosts.
     """
 
     version: int
@@ -63,9 +65,11 @@ class LedgerState:
     accounts: tuple[Account, ...] = ()
     reservations: tuple[Reservation, ...] = ()
     drains: tuple[Drain, ...] = ()
+    elsewhere: tuple[Lease, ...] = ()
+    queued_elsewhere: Mapping[str, int] = field(default_factory=dict)
 
 
-class Ledger(ABC):
+class Ledger(HostLedger, History):
     """Where leases are written down. Safe to use from several threads and, but for
     memory, processes.
 
@@ -320,28 +324,8 @@ class Ledger(ABC):
         """Leases, newest first; the live leases, or with ``live=False`` all of them."""
 
     @abstractmethod
-    def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
-        """Events with a sequence above `after`, in order."""
-
-    # -- hosts -------------------------------------------------------------------------
-
-    @abstractmethod
-    def register_host(self, host: HostIdentity, now: float) -> tuple[str, ...]:
-        """Write down what a machine is called. Registering twice is registering once.
-
-        What was written under its name alone, by versions that knew no better, becomes
-        its own.
-
-        Returns:
-            Ids of machines that it may have been before it was started again.
-        """
-
-    @abstractmethod
-    def succeed_host(self, before: str, host: HostIdentity, now: float) -> None:
-        """A machine has been started again, and all processes of its run `before` are
-        gone: its leases end as abandoned, its requests are withdrawn, its reservations
-        are the new run's.
-        """
+    def waiting(self) -> tuple[Request, ...]:
+        """The queued requests of all hosts, in the order they came."""
 
     # -- devices -----------------------------------------------------------------------
 
@@ -371,22 +355,6 @@ class Ledger(ABC):
         unless another device of theirs has faults. Whether it had any: an event.
         """
 
-    @abstractmethod
-    def drain(self, drain: Drain, now: float) -> None:
-        """Take a device out of placement, in place of what was written of it by hand,
-        and tell those who hold a part of it.
-        """
-
-    @abstractmethod
-    def undrain(self, host: str, device_id: str, now: float) -> Drain | None:
-        """Have a device granted again, and forget that its leases were told. Returns
-        what was written; None where nothing was.
-        """
-
-    @abstractmethod
-    def end_drains(self, host: str, now: float) -> tuple[Drain, ...]:
-        """The same for all devices of a host whose time is over."""
-
     # -- who lives ---------------------------------------------------------------------
 
     @abstractmethod
@@ -400,9 +368,7 @@ class Ledger(ABC):
 
     @abstractmethod
     def presence(self, process: ProcessIdentity) -> Liveness:
-        """Whether a process that may be in another PID namespace lives; unknown unless
-        it has shown that it does.
-        """
+        """Whether a process of any PID namespace lives; unknown unless it has shown it."""
 
     @abstractmethod
     def has_witness(self, process: ProcessIdentity) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from jupyter_aistack.core.audit.changes import as_text
 from jupyter_aistack.core.model.condition import (
     Condition,
     ConditionKind,
@@ -43,22 +45,26 @@ class DeviceTransactions(Transactions):
                 rows.keep_device_fault(fault)
             for code in current.keys() - known.keys():
                 detail = f"{code.value}: {current[code].message}"
-                rows.append(
-                    _device_event(EventKind.DEVICE_FAULTED, device_id, now, detail)
+                faulted = _device_event(
+                    EventKind.DEVICE_FAULTED, device_id, now, detail
                 )
+                rows.append(replace(faulted, after=as_text({"fault": code.value})))
             _tell(rows, host, device_id, told, now, is_new=not known)
 
     def clear_device_faults(
         self, host: str, device_id: str, now: float, detail: str
     ) -> bool:
         with self._changing(now) as rows:
-            faulty = {fault.device_id for fault in rows.device_faults(host)}
+            written = rows.device_faults(host)
+            faulty = {fault.device_id for fault in written}
             if device_id not in faulty:
                 return False
             rows.remove_device_faults(host, device_id)
-            rows.append(
-                _device_event(EventKind.DEVICE_RECOVERED, device_id, now, detail)
+            codes = [f.code.value for f in written if f.device_id == device_id]
+            recovered = _device_event(
+                EventKind.DEVICE_RECOVERED, device_id, now, detail
             )
+            rows.append(replace(recovered, before=as_text({"faults": codes})))
             update = ConditionUpdate(clear=frozenset({_TOLD}))
             for lease in _leases_on(rows, host, device_id):
                 if not _devices(lease) & (faulty - {device_id}):
@@ -81,8 +87,12 @@ def _tell(
     update = ConditionUpdate(put=(told,))
     for lease in _leases_on(rows, host, device_id):
         if is_new or lease.condition(_TOLD) is None:
-            rows.append(lease_event(EventKind.LEASE_FAULTED, lease, now, update.text))
-            keep_conditions(rows, lease, update)
+            told_lease = keep_conditions(rows, lease, update)
+            rows.append(
+                lease_event(
+                    EventKind.LEASE_FAULTED, told_lease, now, update.text, was=lease
+                )
+            )
 
 
 def _leases_on(rows: Rows, host: str, device_id: str) -> list[Lease]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from jupyter_aistack.core.model.events import EventKind
-from jupyter_aistack.core.model.host import HostIdentity
+from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import LeaseTransition
 from jupyter_aistack.core.model.request import Holder, RequestState
 
@@ -42,7 +42,8 @@ class HostTransactions(Transactions):
                 cancelled = replace(
                     request, state=RequestState.CANCELLED, reason=STARTED_AGAIN
                 )
-                set_request_state(rows, cancelled, EventKind.REQUEST_CANCELLED, now)
+                kind = EventKind.REQUEST_CANCELLED
+                set_request_state(rows, request, cancelled, kind, now)
             _move_reservations(rows, before, host.id, now)
             # What is still wrong with a device its driver tells anew.
             for fault in rows.device_faults(before):
@@ -50,7 +51,34 @@ class HostTransactions(Transactions):
             kept = (drain for drain in rows.drains() if drain.host != before)
             rows.keep_drains(tuple(kept))
             rows.remove_host(before)
+            rows.remove_host_reports(before)
             rows.version += 1
+
+    def report_host(self, report: HostReport) -> tuple[HostReport, ...]:
+        known = self.host_reports()
+        if report.is_due_after(_last(known, report)):
+            with self._writing() as rows:
+                _keep_report(rows, report)
+        return tuple(other for other in known if other.host != report.host)
+
+    def host_reports(self) -> tuple[HostReport, ...]:
+        with self._reading() as rows:
+            return tuple(sorted(rows.host_reports(), key=_place))
+
+
+def _place(report: HostReport) -> tuple[str, str]:
+    return report.host, report.allowance
+
+
+def _last(known: Iterable[HostReport], report: HostReport) -> HostReport | None:
+    """The last report of the same host and allowance."""
+    return next((last for last in known if _place(last) == _place(report)), None)
+
+
+def _keep_report(rows: Rows, report: HostReport) -> None:
+    last = _last(rows.host_reports(), report)
+    if report.is_due_after(last):
+        rows.keep_host_report(report, is_new=last is None)
 
 
 def _keep(rows: Rows, host: HostIdentity, now: float) -> None:

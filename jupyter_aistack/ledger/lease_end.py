@@ -12,6 +12,7 @@ from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition, Outcome, advance
 from jupyter_aistack.core.model.usage_history import Account, charged
 
+from .actor import acting_by_itself
 from .rows import Rows, lease_event
 
 _EVENTS = {
@@ -40,17 +41,20 @@ def expire_due(rows: Rows, now: float, half_life_seconds: float) -> list[Event]:
     transaction.
     """
     late = sorted(rows.due(now), key=lambda lease: lease.token)
-    return [
-        end(
-            rows,
-            lease,
-            LeaseTransition.EXPIRE,
-            due_at(lease),
-            half_life_seconds,
-            "lease expired",
-        )[1]
-        for lease in late
-    ]
+    if not late:
+        return []
+    with acting_by_itself():
+        return [
+            end(
+                rows,
+                lease,
+                LeaseTransition.EXPIRE,
+                due_at(lease),
+                half_life_seconds,
+                "lease expired",
+            )[1]
+            for lease in late
+        ]
 
 
 def end(
@@ -73,7 +77,7 @@ def end(
     rows.keep_lease(ended)
     _charge(rows, ended, half_life_seconds)
     rows.version += 1
-    event = lease_event(_EVENTS[ended.outcome], ended, at, detail)
+    event = lease_event(_EVENTS[ended.outcome], ended, at, detail, was=lease)
     rows.append(event)
     return ended, event
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from operator import attrgetter
 
 from jupyter_aistack.core.accounting.charges import (
     CellInterval,
@@ -14,16 +16,18 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
+from jupyter_aistack.core.audit.chain import Link
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event
-from jupyter_aistack.core.model.host import HostIdentity
+from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
 
+from .audit_trail import sealed
 from .rows import Rows
 from .transactional import TransactionalLedger
 
@@ -71,6 +75,7 @@ class _MemoryRows:
         self._requests: dict[str, Request] = {}
         self._queued: dict[str, Request] = {}
         self._hosts: dict[tuple[str, str], HostIdentity] = {}
+        self._host_reports: dict[tuple[str, str], HostReport] = {}
         self._device_faults: list[DeviceFault] = []
         self._drains: tuple[Drain, ...] = ()
         self._ids_of_key: dict[str, list[str]] = {}
@@ -80,6 +85,7 @@ class _MemoryRows:
         self._charges: dict[Key, UsageRecord] = {}
         self._spans: dict[tuple[str, str, str, str, float], CellInterval] = {}
         self._events: list[Event] = []
+        self.chain_end = Link()
 
     def expect(self, **_expected: object) -> None:
         """Nothing is waited for."""
@@ -105,6 +111,12 @@ class _MemoryRows:
             if host in (None, lease.holder.host)
         ][:limit]
 
+    def live_by_host(self) -> dict[str, list[Lease]]:
+        live: defaultdict[str, list[Lease]] = defaultdict(list)
+        for lease in reversed(self._live.values()):
+            live[lease.holder.host].append(lease)
+        return live
+
     def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None:
         self._leases[lease.id] = lease
         if lease.is_live:
@@ -123,6 +135,14 @@ class _MemoryRows:
         return [
             request for request in self._queued.values() if request.holder.host == host
         ]
+
+    def queued_beside(self, host: str) -> tuple[list[Request], Mapping[str, int]]:
+        queued = self._queued.values()
+        others = (each.holder for each in queued if each.holder.host != host)
+        return self.queued(host), Counter(holder.user for holder in others)
+
+    def all_queued(self) -> list[Request]:
+        return list(self._queued.values())
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None:
         self._requests[request.id] = request
@@ -149,6 +169,16 @@ class _MemoryRows:
 
     def keep_drains(self, drains: tuple[Drain, ...]) -> None:
         self._drains = drains
+
+    def host_reports(self) -> list[HostReport]:
+        return list(self._host_reports.values())
+
+    def keep_host_report(self, report: HostReport, *, is_new: bool = False) -> None:
+        self._host_reports[report.host, report.allowance] = report
+
+    def remove_host_reports(self, host: str) -> None:
+        kept = self._host_reports.items()
+        self._host_reports = {key: each for key, each in kept if each.host != host}
 
     def device_faults(self, host: str) -> list[DeviceFault]:
         return [fault for fault in self._device_faults if fault.host == host]
@@ -250,10 +280,18 @@ class _MemoryRows:
                 del self._spans[place]
 
     def append(self, event: Event) -> None:
-        self._events.append(replace(event, sequence=len(self._events) + 1))
+        row, self.chain_end = sealed(event, self.chain_end, vars)
+        self._events.append(Event(**row))
 
     def events(self, after: int, limit: int) -> list[Event]:
-        return self._events[after : after + limit]
+        first = bisect_right(self._events, after, key=attrgetter("sequence"))
+        return self._events[first : first + limit]
+
+    def event_rows(self, after: int, limit: int) -> list[Mapping[str, object]]:
+        return [vars(event) for event in self.events(after, limit)]
+
+    def chained_after(self) -> int:
+        return 0
 
 
 def _place(span: CellInterval) -> tuple[str, str, str, str, float]:

@@ -70,6 +70,13 @@ def results_file(ledger_url: str, data_dir: Path) -> Path:
     return folder / "suspend-tested.json"
 
 
+def strays_file(folder: Path) -> Path:
+    """Where a user's broker remembers who uses GPUs without a lease, in the folder of the
+    ledger, which others may share.
+    """
+    return folder / f"strays-{os.getuid()}.json"
+
+
 def rule_makers(url: str) -> frozenset[int] | None:
     """The users whose settings count for all who share a ledger; None where this user
     shares it with nobody.

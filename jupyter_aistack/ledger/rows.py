@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,13 +12,15 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
+from jupyter_aistack.core.audit.chain import Link
+from jupyter_aistack.core.audit.changes import lease_changes, request_changes
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.host import HostIdentity
-from jupyter_aistack.core.model.lease import Lease
-from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.core.model.host import HostIdentity, HostReport
+from jupyter_aistack.core.model.lease import Lease, Outcome
+from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
 from jupyter_aistack.exceptions import LeaseLost, LeaseNotFound, StaleToken
@@ -30,6 +32,8 @@ class Rows(Protocol):
     """
 
     version: int
+    chain_end: Link
+    """The last event, behind which the next is chained."""
 
     def expect(
         self,
@@ -60,6 +64,9 @@ class Rows(Protocol):
     def leases(self, *, host: str | None, live: bool, limit: int) -> list[Lease]:
         """Leases of `host` (None is all), the highest token first."""
 
+    def live_by_host(self) -> dict[str, list[Lease]]:
+        """The live leases of each host that has any, the highest token first."""
+
     def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None: ...
 
     def request(self, request_id: str) -> Request | None: ...
@@ -68,6 +75,14 @@ class Rows(Protocol):
         """The requests of an idempotency key, of any user."""
 
     def queued(self, host: str) -> list[Request]: ...
+
+    def queued_beside(self, host: str) -> tuple[list[Request], Mapping[str, int]]:
+        """The queued requests of a host, and how many those of each user are on all
+        other hosts.
+        """
+
+    def all_queued(self) -> list[Request]:
+        """The queued requests of all hosts."""
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None: ...
 
@@ -78,6 +93,13 @@ class Rows(Protocol):
 
     def remove_host(self, host_id: str) -> None:
         """Forget a machine, under all its names."""
+
+    def host_reports(self) -> list[HostReport]: ...
+
+    def keep_host_report(self, report: HostReport, *, is_new: bool = False) -> None:
+        """Write a report down in place of the last of its host and allowance."""
+
+    def remove_host_reports(self, host: str) -> None: ...
 
     def device_faults(self, host: str) -> list[DeviceFault]: ...
 
@@ -151,6 +173,12 @@ class Rows(Protocol):
 
     def events(self, after: int, limit: int) -> list[Event]: ...
 
+    def event_rows(self, after: int, limit: int) -> list[Mapping[str, object]]:
+        """Events as they are kept."""
+
+    def chained_after(self) -> int:
+        """The last event of a schema that kept no digests; 0 for none."""
+
 
 def find_lease(rows: Rows, lease_id: str) -> Lease:
     """The lease of that id. Raises `LeaseNotFound`."""
@@ -170,6 +198,26 @@ def find_request(rows: Rows, request_id: str) -> Request:
             f"request_id: there is no request {request_id!r}", field="request_id"
         )
     return request
+
+
+def request_of_key_in(rows: Rows, user: str, key: str) -> Request | None:
+    """The user's request of a key; what was taken back may be asked for again."""
+    if not key:
+        return None
+    for request in rows.requests_of_key(key):
+        if request.holder.user == user and not _is_taken_back(rows, request):
+            return request
+    return None
+
+
+def _is_taken_back(rows: Rows, request: Request) -> bool:
+    """Whether a request came to nothing before its asker could use it: it was
+    withdrawn, or the lease that it became has failed.
+    """
+    if request.state is RequestState.CANCELLED:
+        return True
+    lease = rows.lease(request.lease_id) if request.lease_id else None
+    return lease is not None and lease.outcome is Outcome.FAILED
 
 
 def find_reservation(rows: Rows, reservation_id: str) -> Reservation:
@@ -211,18 +259,56 @@ def refuse_ended(lease: Lease) -> None:
         raise LeaseLost(message, lease_id=lease.id, outcome=outcome.value)
 
 
-def lease_event(kind: EventKind, lease: Lease, at: float, detail: str = "") -> Event:
-    """What happened to `lease`, ready to be written down."""
+def lease_event(
+    kind: EventKind,
+    lease: Lease,
+    at: float,
+    detail: str = "",
+    *,
+    was: Lease | None = None,
+) -> Event:
+    """What happened to `lease`, ready to be written down.
+
+    Args:
+        was: the lease before; itself where it has not changed.
+    """
+    before, after = ("", "") if was is lease else lease_changes(was, lease)
     return Event(
-        kind=kind, at=at, request_id=lease.request_id, lease_id=lease.id, detail=detail
+        kind=kind,
+        at=at,
+        request_id=lease.request_id,
+        lease_id=lease.id,
+        detail=detail,
+        owner=lease.holder.user,
+        before=before,
+        after=after,
     )
 
 
-def keep_conditions(rows: Rows, lease: Lease, update: ConditionUpdate) -> None:
-    """Change the conditions of a lease as it is in this transaction."""
+def request_event(
+    kind: EventKind, request: Request, at: float, *, was: Request | None
+) -> Event:
+    """What happened to `request`, likewise; `was` is None where it is new."""
+    before, after = request_changes(was, request)
+    return Event(
+        kind=kind,
+        at=at,
+        request_id=request.id,
+        detail=request.reason,
+        owner=request.holder.user,
+        before=before,
+        after=after,
+    )
+
+
+def keep_conditions(rows: Rows, lease: Lease, update: ConditionUpdate) -> Lease:
+    """Change the conditions of a lease as it is in this transaction; the lease then."""
     conditions = update.apply(lease.conditions)
-    if conditions != lease.conditions:
-        rows.keep_lease(replace(lease, conditions=conditions))
+    if conditions == lease.conditions:
+        return lease
+    changed = replace(lease, conditions=conditions)
+    rows.keep_lease(changed)
+    return changed
 
 
 def is_id(text: str) -> bool:

@@ -6,6 +6,7 @@ begins and ends, and how rows are read and written (`Rows`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from operator import attrgetter
@@ -23,7 +24,6 @@ from jupyter_aistack.core.model.lease import (
 )
 from jupyter_aistack.core.model.plan import Plan
 from jupyter_aistack.core.model.request import Holder, Request, RequestState
-from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.core.scheduling.lease_ends import after_pause
 
@@ -39,20 +39,24 @@ from .apply_plan import (
 from .base import LedgerState
 from .device_transactions import DeviceTransactions
 from .drain_transactions import DrainTransactions
+from .history_transactions import HistoryTransactions
 from .host_transactions import HostTransactions
 from .lease_end import end, expire_due
+from .reservation_transactions import ReservationTransactions
 from .rows import (
     Rows,
     find_lease,
     find_request,
-    find_reservation,
     guarded_lease,
     is_id,
+    keep_conditions,
     lease_event,
     live_lease,
     refuse_ended,
+    request_event,
+    request_of_key_in,
 )
-from .transactions import LARGEST, within
+from .transactions import within
 from .usage_transactions import UsageTransactions
 
 STEP_FIELDS = frozenset({"holder", "enforced_by", "verified"})
@@ -69,14 +73,21 @@ _RELEASING = (LeaseTransition.RELEASE, LeaseTransition.FINISH)
 
 
 class TransactionalLedger(
-    HostTransactions, DeviceTransactions, DrainTransactions, UsageTransactions
+    HostTransactions,
+    DeviceTransactions,
+    DrainTransactions,
+    UsageTransactions,
+    ReservationTransactions,
+    HistoryTransactions,
 ):
     """The port over two kinds of transactions, which a medium provides."""
 
     def read(self, host: str, now: float) -> LedgerState:
         with self._seeing(now) as rows:
-            leases = rows.leases(host=host, live=True, limit=LARGEST)
-            requests = sorted(rows.queued(host), key=attrgetter("arrival"))
+            live = rows.live_by_host()
+            leases = live.pop(host, [])
+            queued, queued_elsewhere = rows.queued_beside(host)
+            requests = sorted(queued, key=attrgetter("arrival"))
             accounts = sorted(rows.accounts(), key=attrgetter("user", "queue"))
             reservations = sorted(
                 rows.reservations(host, now), key=attrgetter("starts_at", "id")
@@ -88,6 +99,8 @@ class TransactionalLedger(
                 accounts=tuple(accounts),
                 reservations=tuple(reservations),
                 drains=tuple(drain for drain in rows.drains() if drain.host == host),
+                elsewhere=tuple(itertools.chain.from_iterable(live.values())),
+                queued_elsewhere=queued_elsewhere,
             )
 
     def submit(self, request: Request) -> Request:
@@ -96,20 +109,15 @@ class TransactionalLedger(
             known = rows.request(request.id)
             if known is None:
                 user = request.holder.user
-                known = _request_of_key(rows, user, request.idempotency_key)
+                known = request_of_key_in(rows, user, request.idempotency_key)
             if known is not None:
                 return known
 
             written = replace(request, state=RequestState.QUEUED, lease_id="")
             rows.keep_request(written, is_new=True)
             rows.version += 1
-            rows.append(
-                Event(
-                    kind=EventKind.REQUEST_QUEUED,
-                    at=request.submitted_at,
-                    request_id=request.id,
-                )
-            )
+            kind = EventKind.REQUEST_QUEUED
+            rows.append(request_event(kind, written, request.submitted_at, was=None))
             return written
 
     def cancel(self, request_id: str, now: float, reason: str = "") -> Request:
@@ -118,7 +126,8 @@ class TransactionalLedger(
             if request.state is not RequestState.QUEUED:
                 return request
             cancelled = replace(request, state=RequestState.CANCELLED, reason=reason)
-            set_request_state(rows, cancelled, EventKind.REQUEST_CANCELLED, now)
+            kind = EventKind.REQUEST_CANCELLED
+            set_request_state(rows, request, cancelled, kind, now)
             return cancelled
 
     def rebind(self, request_id: str, now: float, holder: Holder) -> Request:
@@ -130,11 +139,13 @@ class TransactionalLedger(
             rows.keep_request(rebound)
             # Plans that would grant it by its old holder must be made anew.
             rows.version += 1
+            bound = EventKind.REQUEST_BOUND
+            rows.append(request_event(bound, rebound, now, was=request))
             return rebound
 
     def request_of_key(self, user: str, key: str) -> Request | None:
         with self._reading() as rows:
-            return _request_of_key(rows, user, key)
+            return request_of_key_in(rows, user, key)
 
     def apply(self, plan: Plan, now: float) -> tuple[Event, ...]:
         with self._writing() as rows:
@@ -193,11 +204,11 @@ class TransactionalLedger(
 
         if step in _STEP_EVENTS:
             detail = _detail(after, step)
-            rows.append(lease_event(_STEP_EVENTS[step], after, now, detail))
+            kind = _STEP_EVENTS[step]
+            rows.append(lease_event(kind, after, now, detail, was=lease))
         if changes.get("verified") is False:
-            rows.append(
-                lease_event(EventKind.LEASE_NOT_ENFORCED, after, now, update.text)
-            )
+            kind = EventKind.LEASE_NOT_ENFORCED
+            rows.append(lease_event(kind, after, now, update.text, was=lease))
         return after
 
     def renew(self, lease_id: str, token: int, now: float, expires_at: float) -> Lease:
@@ -222,12 +233,13 @@ class TransactionalLedger(
             lease = live_lease(rows, lease_id, token)
             renewed = lease.expires_at if expires_at is None else expires_at
             kept_until = _within_end(renewed, ends_at)
-            lease = _keep(rows, lease, ends_at=ends_at, expires_at=kept_until)
+            extended = _keep(rows, lease, ends_at=ends_at, expires_at=kept_until)
             detail = "no end of its own"
             if ends_at is not None:
                 detail = f"ends in {format_duration(ends_at - now)}"
-            rows.append(lease_event(EventKind.LEASE_EXTENDED, lease, now, detail))
-            return lease
+            kind = EventKind.LEASE_EXTENDED
+            rows.append(lease_event(kind, extended, now, detail, was=lease))
+            return extended
 
     def bind(
         self,
@@ -247,7 +259,10 @@ class TransactionalLedger(
                 rows.version += 1
             if conditions is not None:
                 changes["conditions"] = conditions.apply(lease.conditions)
-            return _keep(rows, lease, **changes)
+            bound = _keep(rows, lease, **changes)
+            if bound.holder != lease.holder:
+                rows.append(lease_event(EventKind.LEASE_BOUND, bound, now, was=lease))
+            return bound
 
     def remark(
         self,
@@ -261,10 +276,10 @@ class TransactionalLedger(
     ) -> Lease:
         with self._changing(now, leases=[lease_id]) as rows:
             lease = live_lease(rows, lease_id, token)
-            rows.append(lease_event(kind, lease, now, detail))
-            if conditions is None:
-                return lease
-            return _keep(rows, lease, conditions=conditions.apply(lease.conditions))
+            update = conditions or ConditionUpdate()
+            remarked = keep_conditions(rows, lease, update)
+            rows.append(lease_event(kind, remarked, now, detail, was=lease))
+            return remarked
 
     def update_device_state(
         self,
@@ -289,7 +304,11 @@ class TransactionalLedger(
         if after.phase is StatePhase.RESIDENT and kept.state is LeaseState.SUSPENDED:
             return self._advance(rows, kept, LeaseTransition.RESUME, now, {})
         if after.phase is StatePhase.LOST:
-            rows.append(lease_event(EventKind.LEASE_STATE_LOST, kept, now, after.note))
+            kind = EventKind.LEASE_STATE_LOST
+            rows.append(lease_event(kind, kept, now, after.note, was=lease))
+        elif _is_by_hand(lease, kept):
+            kind = EventKind.LEASE_STATE_CHANGED
+            rows.append(lease_event(kind, kept, now, was=lease))
         return kept
 
     def touch(self, lease_ids: Iterable[str], now: float) -> None:
@@ -301,32 +320,6 @@ class TransactionalLedger(
                 lease = rows.lease(lease_id)
                 if lease is not None and lease.is_live:
                     touch(rows, lease, now)
-
-    def reserve(self, reservation: Reservation, now: float) -> Reservation:
-        with self._changing(now) as rows:
-            known = rows.reservation(reservation.id)
-            if known is not None:
-                return known
-            rows.add_reservation(reservation)
-            rows.version += 1
-            rows.append(
-                Event(kind=EventKind.RESERVATION_MADE, at=now, detail=reservation.name)
-            )
-            return reservation
-
-    def unreserve(self, reservation_id: str, now: float) -> Reservation:
-        with self._changing(now) as rows:
-            reservation = find_reservation(rows, reservation_id)
-            rows.remove_reservation(reservation_id)
-            rows.version += 1
-            rows.append(
-                Event(
-                    kind=EventKind.RESERVATION_CANCELLED,
-                    at=now,
-                    detail=reservation.name,
-                )
-            )
-            return reservation
 
     def lease(self, lease_id: str, now: float) -> Lease:
         with self._seeing(now, leases=[lease_id]) as rows:
@@ -347,9 +340,19 @@ class TransactionalLedger(
         with self._seeing(now) as rows:
             return tuple(rows.leases(host=host, live=live, limit=within(limit)))
 
-    def events(self, after: int = 0, limit: int = 1000) -> tuple[Event, ...]:
+    def waiting(self) -> tuple[Request, ...]:
         with self._reading() as rows:
-            return tuple(rows.events(within(after), within(limit)))
+            return tuple(sorted(rows.all_queued(), key=attrgetter("arrival")))
+
+
+def _is_by_hand(before: Lease, after: Lease) -> bool:
+    """Whether a user has asked for where the device state is to be."""
+    was = before.residence
+    now = after.residence
+    if was is None or now is None:
+        return False
+    is_asked = now.asked is not was.asked and bool(now.asked.value)
+    return is_asked or now.is_kept != was.is_kept
 
 
 def _keep(rows: Rows, lease: Lease, **changes: Any) -> Lease:
@@ -361,17 +364,6 @@ def _keep(rows: Rows, lease: Lease, **changes: Any) -> Lease:
 def _within_end(expires_at: float, ends_at: float | None) -> float:
     """Until when a lease is renewed: no longer than to the end its user asked for."""
     return expires_at if ends_at is None else min(expires_at, ends_at)
-
-
-def _request_of_key(rows: Rows, user: str, key: str) -> Request | None:
-    """The user's request of a key; what was taken back may be asked for again."""
-    if not key:
-        return None
-    for request in rows.requests_of_key(key):
-        is_taken_back = request.state is RequestState.CANCELLED
-        if request.holder.user == user and not is_taken_back:
-            return request
-    return None
 
 
 def _detail(lease: Lease, step: LeaseTransition) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.extension.application import ExtensionApp
 
 from jupyter_aistack.server.maintenance.loop import MaintenanceLoop
+from jupyter_aistack.server.maintenance.server_activity import ServerActivity
 from jupyter_aistack.server.realtime.event_bus import EventBus
 from jupyter_aistack.server.realtime.sampler import Sampler, snapshot
 from jupyter_aistack.server.realtime.websocket import UpdatesWebSocket
@@ -28,6 +29,7 @@ from .kernels import KernelRegistry
 
 if TYPE_CHECKING:
     from jupyter_aistack.config import AIStack
+    from jupyter_aistack.system.broker_socket import BrokerSocket
 
 __all__ = ["AIStackExtension", "ServerContext"]
 
@@ -56,6 +58,7 @@ class AIStackExtension(ExtensionApp):
             lambda: self._stack.build_broker(),
             self.log,
             lambda broker: self._stack.build_service(broker),
+            lambda: self._find_host_broker(),
         )
         self._kernels = KernelRegistry(serverapp)
         self._sampler = Sampler(lambda: snapshot(context), self.log)
@@ -77,6 +80,11 @@ class AIStackExtension(ExtensionApp):
         from jupyter_aistack.config import AIStack
 
         return AIStack(parent=self)
+
+    def _find_host_broker(self) -> BrokerSocket | None:
+        from jupyter_aistack.config import find_host_broker
+
+        return find_host_broker(self._stack)
 
     def initialize_handlers(self) -> None:
         """REST, metrics and the stream."""
@@ -110,7 +118,10 @@ class AIStackExtension(ExtensionApp):
             self._bus,
             self._sampler,
             cycle_seconds=lambda: self._stack.cycle_seconds,
-            then=self._suspend.poll,
+            then=(
+                self._suspend.poll,
+                ServerActivity(self.context, self._kernels, serverapp).note,
+            ),
         )
         task = asyncio.create_task(maintenance.run(), name="aistack-maintenance")
         self._tasks = (task,)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from jupyter_aistack.broker.api.caller import Caller
     from jupyter_aistack.broker.api.service import Service
     from jupyter_aistack.broker.broker import Broker
+    from jupyter_aistack.broker.remote.port import KernelBroker
+    from jupyter_aistack.broker.remote.service import VerbService
+    from jupyter_aistack.system.broker_socket import BrokerSocket
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,14 +66,17 @@ AsyncVerb = Callable[[Mapping[str, Any], "Caller"], Awaitable[dict[str, Any]]]
 class ServerContext:
     """The one object the extension leaves in ``web_app.settings["aistack"]``.
 
-    The broker is built at first use, because opening a ledger and asking drivers takes
-    longer than a server's start may. A broker that cannot be built raises its error
-    each time it is asked for, and is tried again every ten seconds.
+    Where the host has a broker of its own, all calls go there. Elsewhere one is built
+    at first use, because opening a ledger and asking drivers takes longer than a
+    server's start may. A broker that cannot be built raises its error each time it is
+    asked for, and is tried again every ten seconds.
 
     Args:
         build: makes the broker.
         log: the extension's logger.
         serve: makes the verbs of that broker; by default with no admin but root.
+        host_broker: gives the connection to the host's broker; None where there is
+            none.
 
     Attributes:
         socket_path: the Unix socket kernels speak to; empty while there is none.
@@ -87,6 +93,7 @@ class ServerContext:
         build: Callable[[], Broker],
         log: logging.Logger,
         serve: Callable[[Broker], Service] | None = None,
+        host_broker: Callable[[], BrokerSocket | None] | None = None,
     ) -> None:
         self.log = log
         self._serve = serve
@@ -94,14 +101,18 @@ class ServerContext:
         self.event_counts: Counter[str] = Counter()
         self.before_kill: Callable[[str, int], Awaitable[None]] = _nothing_to_do
         self._build = build
+        self._find_host_broker = host_broker or _no_host_broker
+        self._host_broker: BrokerSocket | None = None
         self._broker: Broker | None = None
-        self._service: Service | None = None
+        self._kernel_broker: KernelBroker | None = None
+        self._service: VerbService | None = None
         self._error: AIStackError | None = None
         self._failed_at = 0.0
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="aistack")
         self._async_verbs: dict[str, AsyncVerb] = {}
-        self._on_built: list[Callable[[Broker], None]] = []
+        self._on_built: list[Callable[[KernelBroker], None]] = []
+        self._on_embedded: list[Callable[[Broker], None]] = []
         self._on_change: list[Callable[[], None]] = []
         self._pid = os.getpid()
         atexit.register(self.close)
@@ -109,38 +120,62 @@ class ServerContext:
     # -- the broker --------------------------------------------------------------------
 
     @property
-    def broker(self) -> Broker:
-        """The broker; builds it if need be, so ask for it in a thread or after `ready`.
+    def kernel_broker(self) -> KernelBroker:
+        """The broker, for the kernels of this server; builds it if need be, so ask for
+        it in a thread or after `ready`.
 
         Raises:
             AIStackError: it cannot be built (503), with the sentence that says why.
         """
         with self._lock:
-            if self._broker is None:
-                self._broker = self._build_or_raise()
-            return self._broker
+            if self._kernel_broker is None:
+                self._kernel_broker = self._build_or_raise()
+            return self._kernel_broker
 
     @property
-    def service(self) -> Service:
-        """The broker's verbs. Raises as `broker` does."""
-        from jupyter_aistack.broker.api.service import Service
+    def broker(self) -> Broker:
+        """The broker of this process. Raises as `kernel_broker` does.
 
-        broker = self.broker
+        Raises:
+            LedgerUnavailable: the host's broker grants here, and none of our own.
+        """
+        _ = self.kernel_broker
+        if self._broker is None:
+            raise LedgerUnavailable("the slices of this host are granted by its broker")
+        return self._broker
+
+    @property
+    def service(self) -> VerbService:
+        """The broker's verbs. Raises as `kernel_broker` does."""
+        _ = self.kernel_broker
         if self._service is None:
-            self._service = (self._serve or Service)(broker)
+            self._service = self._new_service()
         return self._service
+
+    def _new_service(self) -> VerbService:
+        from jupyter_aistack.broker.api.service import Service
+        from jupyter_aistack.broker.remote.service import RemoteService
+
+        if self._host_broker is not None:
+            return RemoteService(self._host_broker)
+        return (self._serve or Service)(self.broker)
 
     @property
     def is_built(self) -> bool:
         """Whether there is a broker already."""
-        return self._broker is not None
+        return self._kernel_broker is not None
 
-    def _build_or_raise(self) -> Broker:
+    @property
+    def has_host_broker(self) -> bool:
+        """Whether the host's broker grants; None of our own is built then."""
+        return self._host_broker is not None
+
+    def _build_or_raise(self) -> KernelBroker:
         has_just_failed = time.monotonic() - self._failed_at < RETRY_SECONDS
         if self._error is not None and has_just_failed:
             raise self._error
         try:
-            broker = self._build()
+            broker = self._connected_or_built()
             for listener in self._on_built:
                 listener(broker)
         except Exception as error:
@@ -155,9 +190,21 @@ class ServerContext:
         self._error = None
         return broker
 
-    async def ready(self) -> Broker:
-        """The broker, built in a thread if need be. Raises as `broker` does."""
-        return await self.run(lambda: self.broker)
+    def _connected_or_built(self) -> KernelBroker:
+        from jupyter_aistack.broker.remote.embedded import EmbeddedBroker
+        from jupyter_aistack.broker.remote.remote import RemoteBroker
+
+        self._host_broker = self._host_broker or self._find_host_broker()
+        if self._host_broker is not None:
+            return RemoteBroker(self._host_broker)
+        self._broker = self._build()
+        for listener in self._on_embedded:
+            listener(self._broker)
+        return EmbeddedBroker(self._broker)
+
+    async def ready(self) -> KernelBroker:
+        """The broker, built in a thread if need be. Raises as `kernel_broker` does."""
+        return await self.run(lambda: self.kernel_broker)
 
     # -- calling it --------------------------------------------------------------------
 
@@ -200,11 +247,17 @@ class ServerContext:
         """
         self._on_change.append(listener)
 
-    def on_built(self, listener: Callable[[Broker], None]) -> None:
+    def on_built(self, listener: Callable[[KernelBroker], None]) -> None:
         """Have `listener` called, in a thread, with the broker as soon as it
         is built.
         """
         self._on_built.append(listener)
+
+    def on_embedded(self, listener: Callable[[Broker], None]) -> None:
+        """As `on_built`, for what a broker of this process alone can do; never called
+        where the host's broker grants.
+        """
+        self._on_embedded.append(listener)
 
     def close(self) -> None:
         """Let go of the broker and its threads. Called at exit, since kernels release
@@ -218,8 +271,15 @@ class ServerContext:
         with self._lock:
             if self._broker is not None:
                 self._broker.close()
-                self._broker = None
-                self._service = None
+            if self._host_broker is not None:
+                self._host_broker.close()
+            self._broker = None
+            self._kernel_broker = None
+            self._service = None
+
+
+def _no_host_broker() -> None:
+    """The default: this server has a broker of its own."""
 
 
 async def _nothing_to_do(kernel_id: str, pid: int) -> None:

@@ -8,11 +8,11 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jupyter_core.utils import ensure_async
 
+from jupyter_aistack.core.model.kernel_report import Rename
 from jupyter_aistack.exceptions import InvalidRequest
 
 if TYPE_CHECKING:
@@ -26,16 +26,6 @@ LABEL_SECONDS = 5.0
 """How long the name of a notebook is believed."""
 AT_WORK = frozenset({"busy", "starting", "restarting"})
 """Jupyter's words for a kernel that is not waiting for its user."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rename:
-    """What people call a notebook now, and what they have called it before, since its
-    kernel was started.
-    """
-
-    former: frozenset[str]
-    label: str
 
 
 class KernelRegistry:
@@ -98,6 +88,15 @@ class KernelRegistry:
         was_busy = self._was_busy
         self._was_busy = set()
         return frozenset(managers) & (busy | was_busy)
+
+    def busy(self) -> frozenset[str]:
+        """Kernels in which a cell runs now."""
+        managers = self.observe()
+        return frozenset(
+            kernel_id
+            for kernel_id, manager in managers.items()
+            if _state(manager) == "busy"
+        )
 
     def observe(self) -> dict[str, Any]:
         """Hear of the state of every kernel from now on; the managers by kernel id."""

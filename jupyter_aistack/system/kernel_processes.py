@@ -40,6 +40,14 @@ def is_kernel(pid: int, launched: int) -> bool:
     return kernel == pid
 
 
+def is_launched_kernel(pid: int, kernel_id: str) -> bool:
+    """Whether a process is the kernel that its environment names, and was not only
+    started below it.
+    """
+    launched = launched_as_kernel(pid, kernel_id) if kernel_id else None
+    return launched is None or is_kernel(pid, launched)
+
+
 def launched_as_kernel(pid: int, kernel_id: str) -> int | None:
     """The process that was launched as a kernel, `pid` or one of those above it, as
     their environments say; None where they do not.

@@ -63,6 +63,13 @@ class PidNamespace:
         self._lock = threading.Lock()
         self._seen: dict[int, None] = {}
 
+    @property
+    def is_of_host(self) -> bool:
+        """Whether listed ids mean the processes of this namespace for certain: it is the
+        host's own.
+        """
+        return self._is_initial()
+
     def elsewhere(self, pids: Iterable[int]) -> frozenset[int]:
         """Those of some listed ids that name no process here and never did."""
         if self._is_initial():

@@ -35,8 +35,6 @@ started again at once has the same numbers, PID namespace included."""
 _SAME_SECONDS = 0.5
 """The same where psutil tells: it subtracts two clocks that are read apart."""
 
-_LEASE = b"AISTACK_LEASE="
-
 
 def started_at(pid: int) -> float | None:
     """When a process started, in seconds since the host did; None when it does not run
@@ -367,21 +365,6 @@ def program_of(pid: int) -> str:
     be seen.
     """
     return (_read(f"/proc/{pid}/comm") or b"").decode(errors="replace").strip()
-
-
-def leases_named_by(pid: int) -> frozenset[str]:
-    """Ids of the leases that a process was started with, as its environment says; none
-    where that cannot be read.
-
-    The user that starts a process chooses its environment, so believe it of that user's
-    own leases only.
-    """
-    entries = (_read(f"/proc/{pid}/environ") or b"").split(b"\0")
-    for entry in entries:
-        if entry.startswith(_LEASE):
-            text = entry.removeprefix(_LEASE).decode(errors="replace")
-            return frozenset(text.split(",")) - {""}
-    return frozenset()
 
 
 def cgroup_of(pid: int) -> bytes:

@@ -36,6 +36,8 @@ import { ConditionToasts } from './notifications/conditiontoasts';
 import { ConditionWatcher } from './notifications/conditionwatcher';
 import { NewsToasts } from './notifications/newstoasts';
 import { NoticeWatcher } from './notifications/noticewatcher';
+import { StrayToasts } from './notifications/straytoasts';
+import { StrayWatcher } from './notifications/straywatcher';
 import { SuspendToasts } from './notifications/suspendtoasts';
 import { SuspendWatcher } from './notifications/suspendwatcher';
 import { LeaseWatcher } from './notifications/watcher';
@@ -301,6 +303,7 @@ const news: JupyterFrontEndPlugin<void> = {
     new SuspendWatcher(manager, kernelIds, suspendToasts);
     const conditionToasts = new ConditionToasts({ open, trans });
     new ConditionWatcher(manager, kernelIds, conditionToasts);
+    new StrayWatcher(manager, new StrayToasts({ open, trans }));
   }
 };
 

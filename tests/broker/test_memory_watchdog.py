@@ -28,7 +28,8 @@ from jupyter_aistack.core.model.request import Holder, HolderKind
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.system.processes import leases_named_by, program_of
+from jupyter_aistack.system.process_origin import leases_named_by
+from jupyter_aistack.system.processes import program_of
 from jupyter_aistack.testing import ManualClock, holder
 from tests.fakes.scripted import Lists
 
@@ -151,7 +152,7 @@ def test_the_process_that_broke_the_bound_is_handed_over_once(
     assert breach.action is MemoryAction.INTERRUPT
     look({SELF: 44})
     assert broker.memory.take_breaches() == ()
-    broker.memory.done(breach, "its cell was interrupted")
+    broker.memory.done(breach.lease, "its cell was interrupted")
     assert conditions_text(broker.lease(lease.id).conditions).endswith(
         "; its cell was interrupted"
     )
@@ -168,7 +169,7 @@ def test_a_breach_that_nothing_could_be_done_about_is_handed_over_again(
     for _ in range(3):
         look({SELF: 42})
         (breach,) = broker.memory.take_breaches()
-        broker.memory.not_yet(breach)
+        broker.memory.not_yet(breach.lease)
     assert kinds(broker) == ["LeaseOverMemory"], "and is said once"
 
 

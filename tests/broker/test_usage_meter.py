@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.remote.embedded import EmbeddedBroker
 from jupyter_aistack.broker.usage_meter import SETTLE_SECONDS, SILENT_SECONDS
 from jupyter_aistack.core.accounting.charges import (
     SYSTEM,
@@ -20,13 +21,13 @@ from jupyter_aistack.core.accounting.charges import (
     UsageSummary,
 )
 from jupyter_aistack.core.model.device import Device
+from jupyter_aistack.core.model.kernel_report import KernelReport
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.sample import DeviceSample, Usage
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
-from jupyter_aistack.server.maintenance.loop import renew_leases
 from jupyter_aistack.testing import ManualClock, holder
 from tests.fakes.bare_provider import BareProvider, Leases, Pids
 
@@ -159,12 +160,12 @@ def test_the_books_are_closed_with_the_last_lease_and_the_device_is_left_asleep(
     lease = host.lease("1/2")
     host.pass_time(4)
     host.broker.release(lease.id, lease.token)
-    renew_leases(host.broker, frozenset())
+    EmbeddedBroker(host.broker).report(KernelReport())
     assert not host.broker.usage_meter.is_open
     assert host.paid()[lease.id].seconds == 4.0
     looks = len(host.gpu.looks)
     host.clock.advance(3600.0)
-    renew_leases(host.broker, frozenset())
+    EmbeddedBroker(host.broker).report(KernelReport())
     assert len(host.gpu.looks) == looks
     host.gpu.counter = (host.gpu.counter or 0) + 5_000
     host.lease("1/2")
@@ -544,14 +545,14 @@ def test_a_lease_that_comes_and_goes_while_nothing_is_recorded_is_charged_for_it
     host.clock.advance(0.75)
     host.broker.release(lease.id, lease.token)
     host.clock.advance(1.25)
-    renew_leases(host.broker, frozenset())
+    EmbeddedBroker(host.broker).report(KernelReport())
     assert (host.paid()[lease.id].seconds, host.paid()[lease.id].metered_seconds) == (
         0.75,
         0.0,
     )
     assert not host.broker.usage_meter.is_open
     host.clock.advance(2.0)
-    renew_leases(host.broker, frozenset())
+    EmbeddedBroker(host.broker).report(KernelReport())
     assert len(host.gpu.looks) == 1, "a ledger that has not changed asks no driver"
 
 

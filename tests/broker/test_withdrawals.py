@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -115,6 +116,43 @@ def test_a_request_that_fails_anywhere_leaves_nothing_behind(
 ) -> None:
     payload = {"spec": "1/4", "idempotency_key": "k"}
     assert run_failing_everywhere(error, is_kept, stays_down, payload) > 5
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_what_is_asked_for_again_after_any_failure_is_given_once_and_kept(
+    is_kept: bool,
+) -> None:
+    payload = {"spec": "1/4", "idempotency_key": "k"}
+    for number in range(1, MOST):
+        ledger = FailingLedger()
+        broker = Broker(
+            ledger,
+            [SimulatedProvider("1xH100-80GB")],
+            host="testbox",
+            clock=ManualClock(),
+            is_alive=lambda pid, since: True,
+        )
+        service = service_of(broker)
+        ledger.count = 0
+        ledger.fail_at = number
+        ledger.is_kept = is_kept
+        ledger.stays_down = True
+        with contextlib.suppress(LedgerUnavailable):
+            service.call("request", payload, ANN)
+        is_over = ledger.count < number
+        ledger.is_down = False
+        ledger.fail_at = None
+        answer = service.call("request", payload, ANN)
+        broker.maintain()
+        asked = {"request_id": answer["request"]["id"]}
+        lease = service.call("wait_for", asked, ANN)["lease"]
+        assert lease["id"] == (answer["lease"] or lease)["id"]
+        assert [each.id for each in broker.leases()] == [lease["id"]]
+        assert broker.queue() == ()
+        broker.close()
+        if is_over:
+            return
+    raise AssertionError("more transactions than expected")
 
 
 def test_what_could_not_be_taken_back_is_once_the_ledger_answers(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from jupyter_aistack.cli import main
 from jupyter_aistack.cli.host import _doctor_lines, enforcement
 from jupyter_aistack.cli.output import device_state_text
 from jupyter_aistack.cli.queues import read_moment
+from jupyter_aistack.cli.status import _all_hosts_lines
 from jupyter_aistack.client import client as clients
 from jupyter_aistack.core.model.device import Enforcement
 
@@ -43,6 +45,47 @@ def test_status_shows_devices_and_who_holds_what(
     assert "paper.ipynb" in text
     assert "3/4 free" in text
     assert [lease["spec"] for lease in report["leases"]] == ["1/4"]  # type: ignore[index, attr-defined]
+
+
+def test_status_shows_all_hosts_and_what_is_not_known_of_those_unheard_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with clients.request("1/4", attach=False, label="paper.ipynb"):
+        assert main(["status", "--all-hosts"]) == 0
+        text = capsys.readouterr().out
+        assert main(["status", "--all-hosts", "--json"]) == 0
+    answer: Any = last_json(capsys)
+    (here,) = answer["hosts"]
+    assert text.startswith(f"{here['name']} (this host)\n  GPU 0: ")
+    assert "3/4 free" in text
+    assert "paper.ipynb" in text
+
+    request = {
+        "spec": "1/2",
+        "queue": "default",
+        "submitted_at": 1000.0,
+        "holder": {"user": "bob"},
+    }
+    seen = {**here, "is_here": False, "name": "far", "queue": [request]}
+    (device, *_) = here["devices"]
+    heard = {**seen, "is_heard": True, "seen_at": 1050.0, "devices": [], "leases": []}
+    lost = {
+        **heard,
+        "is_heard": False,
+        "devices": [{**device, "free_fraction": None}],
+        "queue": [],
+    }
+    never = {**lost, "seen_at": None, "devices": []}
+    lines = [*_all_hosts_lines({"at": 1060.0, "hosts": [heard, lost, never]})]
+    assert lines[:3] == [
+        "far, heard of 10 s ago",
+        "  1 waiting",
+        "    1/2  bob  default  for 1 min",
+    ]
+    assert lines[3].startswith("far, not heard of since ")
+    assert lines[3].endswith(" (10 s): what is free there is not known")
+    assert lines[4].endswith(": 80.0 GiB")
+    assert lines[5:] == ["far, never heard of: what is free there is not known"]
 
 
 def test_status_and_doctor_say_up_to_what_a_slice_may_be_used(
@@ -128,6 +171,7 @@ def test_doctor_tells_the_level_of_each_gpu_and_why_it_is_no_better() -> None:
         "problems": [],
         "suspend": {"tier": "off", "why": ""},
         "ceilings": [],
+        "strays": [],
     }
     shown = [
         *_doctor_lines(
@@ -175,6 +219,7 @@ def test_doctor_says_one_reason_once_for_all_levels_it_keeps_from() -> None:
         "problems": [],
         "suspend": {"tier": "off", "why": ""},
         "ceilings": [],
+        "strays": [],
     }
     shown = [*_doctor_lines({**report, "devices": [device]})]
     assert shown[2:4] == [

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.client.text import share_text, usable_bytes, usable_cores
+from jupyter_aistack.client.text import (
+    own_stray_lines,
+    share_text,
+    stray_remark,
+    usable_bytes,
+    usable_cores,
+)
 
 QUARTER: dict[str, Any] = {
     "device_id": "GPU-0",
@@ -51,3 +57,40 @@ def test_what_may_be_used_now_is_counted() -> None:
     assert usable_bytes(a_lease("1", LIMIT)) == 60
     assert usable_cores(a_lease(), QUARTER) == [0]
     assert usable_cores(a_lease("1", LIMIT), QUARTER) == [0, 2]
+
+
+STRAY = {
+    "device_id": "GPU-0",
+    "pid": 4711,
+    "user": "ann",
+    "command": "python train.py",
+    "memory_bytes": 3 << 30,
+    "since": 1000.0,
+    "exemption": "",
+    "ends_at": None,
+    "is_own": True,
+}
+HOST = {"devices": [{"id": "GPU-0", "index": 0}]}
+
+
+def test_own_processes_without_a_lease_are_said_in_a_line_each() -> None:
+    other = {**STRAY, "is_own": False}
+    ended = {**STRAY, "pid": 12, "command": "", "memory_bytes": None, "ends_at": 1660.0}
+    lines = own_stray_lines({**HOST, "strays": [STRAY, other, ended]}, 1600.0)
+    assert lines == [
+        "your process 4711 (python train.py), 3.0 GiB, for 10 min uses GPU 0 without a lease; "
+        "ask for a slice, and start it with that",
+        "your process 12, n/a, for 10 min uses GPU 0 without a lease; it will be ended in 1 min; "
+        "ask for a slice, and start it with that",
+    ]
+
+
+def test_a_host_of_before_tells_of_no_strays() -> None:
+    assert own_stray_lines(HOST, 1600.0) == []
+
+
+def test_what_becomes_of_a_process_without_a_lease_is_said() -> None:
+    assert stray_remark(STRAY, 1600.0) == ""
+    assert stray_remark({**STRAY, "ends_at": 1660.0}, 1600.0) == "ended in 1 min"
+    assert stray_remark({**STRAY, "exemption": "root"}, 1600.0) == "it is root's"
+    assert stray_remark({**STRAY, "exemption": "of later"}, 1600.0) == ""

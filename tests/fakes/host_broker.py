@@ -96,6 +96,7 @@ class LiveBroker:
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     uid: int | None = None
+    program: tuple[str, ...] = ("jupyter_aistack.cli",)
     process: subprocess.Popen[bytes] | None = None
     speakers: list[Speaker] = field(default_factory=list)
 
@@ -115,7 +116,7 @@ class LiveBroker:
     def command(self) -> list[str]:
         ledger = f"sqlite:///{self.folder / 'state' / 'ledger.sqlite'}"
         own = ["--socket", str(self.path), "--ledger", ledger]
-        command = [sys.executable, "-m", "jupyter_aistack.cli", "broker", *own]
+        command = [sys.executable, "-m", *self.program, "broker", *own]
         return [*command, *self.options]
 
     def spawn(self) -> subprocess.Popen[bytes]:
@@ -151,8 +152,8 @@ class LiveBroker:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
-    def speaker(self, uid: int | None = None) -> Speaker:
-        """A process of a user; of this test's own without one."""
+    def speaker(self, uid: int | None = None, *, token: str = "") -> Speaker:
+        """A process of a user, of this test's own without one, that shows a token."""
         own = os.getuid() if uid is None else uid
         process = subprocess.Popen(
             [
@@ -161,7 +162,7 @@ class LiveBroker:
                 "-c",
                 SPEAKER,
                 str(self.path),
-                json.dumps(GREETING),
+                json.dumps({**GREETING, "token": token} if token else GREETING),
                 "" if uid is None else str(uid),
             ],
             stdin=subprocess.PIPE,

@@ -122,7 +122,7 @@ def test_in_a_container_teardown_takes_a_kernel_for_one_that_uses_its_gpu(
 ) -> None:
     child = fake_nvml.python(GPU, SETUP + CONTAINER)
     child.run(
-        "from jupyter_aistack.kernel.process_control import DeviceProcesses\n"
+        "from jupyter_aistack.broker.device_processes import DeviceProcesses\n"
         "first = lease_of(submit('1/2'))\n"
         "seen = DeviceProcesses(broker, [first], os.getpid())"
     )

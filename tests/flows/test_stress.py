@@ -11,13 +11,17 @@ import pytest
 
 from tests.ledger.conftest import postgres_server, postgres_url, url
 from tests.paths import ROOT
+from tests.stress.hosts import why_no_hosts
 
 __all__ = ["postgres_server", "postgres_url", "url"]
 
 
-def run(*options: str, is_sabotaged: bool = False) -> dict[str, Any]:
+def run(
+    *options: str, processes: int = 4, is_sabotaged: bool = False
+) -> dict[str, Any]:
     """The figures of a run that finds nothing, or something where it is sabotaged."""
-    command = [sys.executable, "-m", "tests.stress", "--processes", "4", "--json"]
+    size = ("--processes", str(processes), "--json")
+    command = [sys.executable, "-m", "tests.stress", *size]
     done = subprocess.run(
         [*command, *options],
         cwd=ROOT,
@@ -67,3 +71,14 @@ def test_brokers_that_break_a_rule_are_found_out(sabotage: str, violation: str) 
     options = ("--part", "chaos", "--ledger", "sqlite", "--operations", "150")
     figures = run(*options, "--sabotage", sabotage, is_sabotaged=True)
     assert figures[violation] > 0
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(bool(why_no_hosts()), reason="no machine of its own can be made")
+def test_two_hosts_on_one_server_lose_nothing_whoever_of_them_is_killed() -> None:
+    figures = run("--part", "hosts", "--operations", "60", processes=8)
+    nothing = ("double_grants", "above_limit", "lost", "problems")
+    assert [figures[name] for name in nothing] == [0, 0, [], []]
+    assert figures["operations"] >= 60
+    assert figures["accidents"].keys() >= {"client", "broker", "server"}
+    assert figures["leases_by_host"].keys() == {"near", "far"}

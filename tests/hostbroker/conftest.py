@@ -6,11 +6,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.host_broker import LiveBroker, live_broker
+from tests.fakes.hub_api import Answering, hub_api
 
 needs_root = pytest.mark.skipif(
     os.getuid() != 0, reason="only root can become several users"
@@ -31,3 +33,10 @@ def host(folder: Path) -> Iterator[LiveBroker]:
     """A host broker that answers."""
     with live_broker(folder) as broker:
         yield broker
+
+
+@pytest.fixture
+def answering() -> Iterator[Answering]:
+    """Starts servers in place of a hub's API."""
+    with ExitStack() as servers:
+        yield lambda answer: servers.enter_context(hub_api(answer))

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.core.model.host import HostIdentity
-from jupyter_aistack.core.model.lease import Lease, Outcome
+from jupyter_aistack.core.model.device import DeviceKind
+from jupyter_aistack.core.model.host import HostIdentity, HostReport, ReportedDevice
+from jupyter_aistack.core.model.lease import Lease, LeaseTransition, Outcome
 from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.spec import parse_spec
@@ -89,3 +90,65 @@ def test_only_the_same_machine_under_the_same_name_follows(machine: str) -> None
     assert not renamed.may_follow(before)
     moved = HostIdentity(id="boot-2", name="lab", machine="beef")
     assert not moved.may_follow(before)
+
+
+def report(seen_at: float, host: str = "boot-1", **fields: Any) -> HostReport:
+    gpu = ReportedDevice(
+        id="GPU-1", index=0, name="H100", kind=DeviceKind.GPU, memory_bytes=80 << 30
+    )
+    return HostReport(
+        **{"host": host, "host_name": "lab", "devices": (gpu,), **fields},
+        seen_at=seen_at,
+    )
+
+
+def test_a_host_tells_what_it_grants_and_now_and_then_that_it_is_there(
+    ledger: Ledger,
+) -> None:
+    version = ledger.read("boot-1", 0.0).version
+    assert ledger.report_host(report(100.0)) == ()
+    assert ledger.report_host(report(101.0, "boot-2")) == (report(100.0),)
+    ledger.report_host(report(105.0))
+    assert ledger.host_reports() == (report(100.0), report(101.0, "boot-2")), "recent"
+    ledger.report_host(report(120.0))
+    assert ledger.host_reports()[0].seen_at == 120.0
+    bare = report(121.0, devices=())
+    ledger.report_host(bare)
+    assert ledger.host_reports()[0] == bare, "what is new is told at once"
+    ledger.report_host(report(50.0, devices=()))
+    assert ledger.host_reports()[0].seen_at == 50.0, "its clock was set back"
+    part = report(60.0, allowance="GPU-1")
+    ledger.report_host(part)
+    assert ledger.host_reports()[1] == part, "who may use less tells it for itself"
+    assert ledger.read("boot-1", 0.0).version == version, "no plan depends on it"
+
+
+def test_a_host_that_was_started_again_is_one_host(ledger: Ledger) -> None:
+    ledger.register_host(FIRST, 0.0)
+    ledger.report_host(report(1.0))
+    ledger.register_host(AGAIN, 2.0)
+    ledger.report_host(report(2.0, "boot-2"))
+    ledger.succeed_host("boot-1", AGAIN, 3.0)
+    assert [each.host for each in ledger.host_reports()] == ["boot-2"]
+
+
+def test_what_is_held_and_waits_on_other_hosts_is_told_by_user(
+    ledger: Ledger, wish: Wish, grant: Grant
+) -> None:
+    here = grant(ledger, wish("r-1"))
+    there = grant(ledger, wish("r-2", host="far"))
+    waiting = [ledger.submit(wish(f"w-{n}", float(n), host="far")) for n in range(2)]
+    own = ledger.submit(wish("w-9", 9.0))
+    state = ledger.read("box", 10.0)
+    assert [lease.id for lease in state.leases] == [here.id]
+    assert [lease.id for lease in state.elsewhere] == [there.id]
+    assert [request.id for request in state.requests] == [own.id]
+    assert dict(state.queued_elsewhere) == {"ann": 2}
+    assert [request.id for request in ledger.waiting()] == ["w-0", "w-1", "w-9"]
+    ledger.cancel(waiting[0].id, 11.0)
+    step = LeaseTransition.RELEASE
+    ledger.step(there.id, there.token, step, 12.0)
+    ledger.step(there.id, there.token, LeaseTransition.FINISH, 12.0)
+    state = ledger.read("box", 13.0)
+    assert state.elsewhere == ()
+    assert dict(state.queued_elsewhere) == {"ann": 1}

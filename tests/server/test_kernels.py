@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from jupyter_aistack.core.model.kernel_report import KernelReport
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.server import kernels as kernels_module
 from jupyter_aistack.server.app import ServerContext
 from jupyter_aistack.server.kernels import KernelRegistry
-from jupyter_aistack.server.maintenance.loop import renew_leases
 from jupyter_aistack.system.users import current_user
-from jupyter_aistack.testing import holder, simulated_broker
+from jupyter_aistack.testing import holder
 from tests.fakes.waiting import until
 
 
@@ -95,7 +95,7 @@ async def test_kernels_of_other_servers_are_left_alone(
     )
     lease_id = context.broker.submit("1/4", theirs).lease_id
     gone = await _kernels(server).terminated()
-    await context.run(renew_leases, context.broker, gone)
+    await context.run(context.kernel_broker.report, KernelReport(gone=gone))
     assert context.broker.lease(lease_id).is_live
 
 
@@ -132,35 +132,6 @@ async def test_kernel_being_started_is_not_gone(
     assert await kernels.terminated() == frozenset()
     monkeypatch.undo()
     await server.kernel_manager.shutdown_kernel(kernel_id, now=True)
-
-
-def test_lease_freed_by_a_kernel_that_is_gone_is_not_granted_to_it_again() -> None:
-    broker = simulated_broker()
-    first = broker.submit("1", holder("kernel-1", user=current_user()))
-    again, other = (
-        broker.submit("1", holder(name, user=current_user()))
-        for name in ("kernel-1", "kernel-2")
-    )
-    renew_leases(broker, frozenset({"kernel-1"}))
-    states = [
-        broker.request(request.id).state.value for request in (first, again, other)
-    ]
-    assert states == ["granted", "cancelled", "granted"]
-
-
-def test_worker_of_a_kernel_that_is_gone_loses_its_lease_too() -> None:
-    broker = simulated_broker()
-    own = broker.submit("1/4", holder("kernel-1", user=current_user())).lease_id
-    workers = broker.submit(
-        "1/4", holder("worker-0", user=current_user(), parent="kernel-1")
-    ).lease_id
-    others = broker.submit("1/4", holder("kernel-2", user=current_user())).lease_id
-    renew_leases(broker, frozenset({"kernel-1"}))
-    assert [broker.lease(i).is_live for i in (own, workers, others)] == [
-        False,
-        False,
-        True,
-    ]
 
 
 def _kernels(server: Any) -> KernelRegistry:

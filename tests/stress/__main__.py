@@ -1,4 +1,4 @@
-"""Both parts of the stress test, from the command line.
+"""All parts of the stress test, from the command line.
 
 The last line printed is one JSON object; the exit status is 1 when anything was found.
 """
@@ -20,13 +20,16 @@ from tests.fakes.postgres_server import running_server
 
 from .chaos import chaos
 from .deaths import stress
+from .hosts import Report, hosts, why_no_hosts
 from .sabotage import SABOTAGES
 
-PARTS = ("deaths", "chaos")
+PARTS = ("deaths", "chaos", "hosts")
 LEDGERS = ("sqlite", "postgresql")
 VIOLATIONS = (
     "double_grants",
     "alive_after_ttl",
+    "above_limit",
+    "lost",
     "lost_by_living",
     "held_by_dead",
     "problems",
@@ -53,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if part == "deaths":
                 figures[name] = stress(folder / "ledger.sqlite", *size, report)
                 continue
+            if part == "hosts":
+                figures[name] = _hosts(stack, size, report)
+                continue
             url = options.url or f"sqlite:///{folder}/ledger.sqlite"
             if ledger == "postgresql" and not options.url:
                 url = stack.enter_context(running_server()).url
@@ -63,6 +69,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if any(map(has_violation, figures.values())) else 0
 
 
+def _hosts(stack: ExitStack, size: tuple[int, int, int], report: Report) -> Any:
+    """The part of two hosts: its figures, or why it cannot be run here."""
+    why = why_no_hosts()
+    if why:
+        return {"skipped": why}
+    server = stack.enter_context(running_server())
+    # Not below the other folder: the processes of other users go there.
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="aistack-hosts-"))
+    Path(folder).chmod(0o755)
+    return hosts(server, Path(folder), *size, report)
+
+
 def has_violation(figures: dict[str, Any]) -> bool:
     """Whether anything was found."""
     return any(figures.get(name) for name in VIOLATIONS)
@@ -70,7 +88,8 @@ def has_violation(figures: dict[str, Any]) -> bool:
 
 def _runs(options: argparse.Namespace) -> list[tuple[str, str]]:
     """The parts that are to be run, each with its ledger."""
-    runs = [("deaths", "sqlite"), *(("chaos", ledger) for ledger in LEDGERS)]
+    chaos_runs = (("chaos", ledger) for ledger in LEDGERS)
+    runs = [("deaths", "sqlite"), *chaos_runs, ("hosts", "postgresql")]
     return [
         (part, ledger)
         for part, ledger in runs

@@ -10,6 +10,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import Queue
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.sample import Usage
+from jupyter_aistack.core.model.stray import Stray
 from jupyter_aistack.core.wire.visibility import Visibility
 
 from ..broker import Broker
@@ -25,6 +26,7 @@ class HostFigures:
         queues: its queues.
         leases: its live leases.
         requests: those that wait.
+        strays: who uses a device without a lease.
         device_usage: what is in use, by device id.
         lease_usage: what is in use, by lease id.
         refused: how often callers were refused what is not theirs to do, by verb.
@@ -35,6 +37,7 @@ class HostFigures:
     queues: tuple[Queue, ...] = ()
     leases: tuple[Lease, ...] = ()
     requests: tuple[Request, ...] = ()
+    strays: tuple[Stray, ...] = ()
     device_usage: Mapping[str, Usage] = field(default_factory=dict)
     lease_usage: Mapping[str, Usage] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
@@ -52,6 +55,7 @@ def figures_of(broker: Broker, visibility: Visibility) -> HostFigures:
         queues=broker.policy.queues,
         leases=tuple(visibility.redacted(lease) for lease in leases),
         requests=tuple(each for each in state.requests if each.id not in gone),
+        strays=tuple(visibility.seen_stray(stray) for stray in broker.strays.current()),
         device_usage=device_usage,
         lease_usage=lease_usage,
     )

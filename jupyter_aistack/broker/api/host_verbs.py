@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 
+from jupyter_aistack.broker.hosts import HostOverview, Hosts
+from jupyter_aistack.core.model.host import ReportedDevice
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.scheduling.admission import problems
 from jupyter_aistack.core.wire.fields import JSON
-from jupyter_aistack.core.wire.records import USE
+from jupyter_aistack.core.wire.records import REPORTED_DEVICE, USE
 from jupyter_aistack.core.wire.values import (
     host_to_dict,
     integer_field,
@@ -18,13 +21,19 @@ from jupyter_aistack.core.wire.visibility import Visibility
 from .base import Payload, Verb, VerbGroup
 from .caller import Caller
 
+MAX_EVENTS = 1000
+"""How many events one answer holds."""
+MAX_SHOWN = 1000
+"""Requests of each of all hosts that are shown, those that came first."""
+
 
 class HostVerbs(VerbGroup):
-    """``host``, ``usage``, ``events`` and ``reservations``: they change nothing."""
+    """``host``, ``hosts``, ``usage``, ``events`` and ``reservations``: they change nothing."""
 
     def verbs(self) -> dict[str, Verb]:
         return {
             "host": self._host,
+            "hosts": self._hosts,
             "events": self._events,
             "usage": self._usage,
             "reservations": self._reservations,
@@ -34,6 +43,7 @@ class HostVerbs(VerbGroup):
         broker = self._broker
         inventory = broker.marked_inventory()
         leases = broker.current_leases()
+        visibility = self._visibility(caller)
         policy_problems = problems(broker.policy, inventory)
         standing = self._access.standing(caller)
         return host_to_dict(
@@ -42,16 +52,29 @@ class HostVerbs(VerbGroup):
             broker.policy.queues,
             standing=standing,
             reservations=broker.reservations(),
+            strays=[visibility.stray(stray) for stray in broker.strays.current()],
             problems=(*policy_problems, *broker.ledger.problems()),
             capability=broker.suspend_support.capability,
             now=broker.clock(),
+            other_hosts=broker.host_state.other_hosts,
         )
+
+    def _hosts(self, payload: Payload, caller: Caller) -> JSON:
+        visibility = self._visibility(caller)
+        overviews = Hosts(self._broker.host_state).overviews()
+        return {
+            "at": self._broker.clock(),
+            "hosts": [_overview_to_dict(each, visibility) for each in overviews],
+        }
 
     def _events(self, payload: Payload, caller: Caller) -> JSON:
         after = integer_field({"after": 0, **payload}, "after")
         visibility = self._visibility(caller)
         own = set() if visibility.sees_names else self._seen_ids(visibility)
-        events = self._broker.events(after)
+        limit = integer_field(
+            {"limit": MAX_EVENTS, **payload}, "limit", most=MAX_EVENTS
+        )
+        events = self._broker.events(after, limit)
         return {"events": [visibility.event(event, own) for event in events]}
 
     def _seen_ids(self, visibility: Visibility) -> set[str]:
@@ -76,6 +99,30 @@ class HostVerbs(VerbGroup):
         now = self._broker.clock()
         reservations = self._broker.reservations()
         return {"reservations": [reservation_to_dict(r, now) for r in reservations]}
+
+
+def _overview_to_dict(overview: HostOverview, visibility: Visibility) -> JSON:
+    """A host of those that share the ledger, with as much of its leases and requests as
+    a caller may see.
+    """
+    return {
+        "id": overview.id,
+        "name": overview.name,
+        "is_here": overview.is_here,
+        "is_heard": overview.is_heard,
+        "seen_at": overview.seen_at,
+        "devices": [
+            _reported_to_dict(device, overview.free_share(device))
+            for device in overview.devices
+        ],
+        "leases": [visibility.lease(lease) for lease in overview.leases],
+        "queue": [visibility.request(each) for each in overview.requests[:MAX_SHOWN]],
+    }
+
+
+def _reported_to_dict(device: ReportedDevice, free: Fraction | None) -> JSON:
+    shown = None if free is None else str(free)
+    return {**REPORTED_DEVICE.to_dict(device), "free_fraction": shown}
 
 
 def _usage_to_dicts(usage: Mapping[str, Usage]) -> dict[str, JSON]:

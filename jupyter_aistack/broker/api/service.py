@@ -16,6 +16,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.roles import RoleSettings
 from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.ledger.actor import Actor, acting
 from jupyter_aistack.system.users import groups_of
 
 from .accounting_verbs import AccountingVerbs
@@ -25,11 +26,41 @@ from .caller import Access, Caller
 from .device_verbs import DeviceVerbs
 from .figures import HostFigures, figures_of
 from .host_verbs import HostVerbs
+from .kernel_verbs import KernelVerbs
 from .lease_verbs import LeaseVerbs
 from .refusals import Refusals
 from .reports import AccountingAPI
 from .request_verbs import RequestVerbs
+from .snapshots import HostSnapshots
 from .suspend_verbs import SuspendVerbs
+
+READING_VERBS = frozenset(
+    {
+        "advise",
+        "bill",
+        "device_clients",
+        "device_hiding",
+        "device_use",
+        "events",
+        "host",
+        "hosts",
+        "kernel_leases",
+        "kernel_requests",
+        "leases",
+        "listed",
+        "mig_plan",
+        "mine",
+        "orders",
+        "queue",
+        "report",
+        "report_kernels",
+        "reservations",
+        "snapshot",
+        "usage",
+        "whoami",
+    }
+)
+"""Verbs that change nothing that is shown; of all others it is taken that they may."""
 
 
 class Service:
@@ -44,6 +75,7 @@ class Service:
 
     Attributes:
         refusals: what callers were refused because it is not theirs to do.
+        snapshots: the host, looked at once for all who ask.
     """
 
     def __init__(
@@ -72,12 +104,15 @@ class Service:
             LeaseVerbs(broker, self._access),
             SuspendVerbs(broker, self._access),
             DeviceVerbs(broker, self._access),
+            KernelVerbs(broker, self._access),
             AdminVerbs(broker, self._access, broker.mig),
             AccountingVerbs(broker, self._access, self._accounting),
         )
         self._verbs: dict[str, Verb] = {}
         for group in groups_of_verbs:
             self._verbs.update(group.verbs())
+        self.snapshots = HostSnapshots(dict(self._verbs), self._access)
+        self._verbs.update(self.snapshots.verbs())
 
     @property
     def verbs(self) -> tuple[str, ...]:
@@ -100,7 +135,13 @@ class Service:
             raise InvalidRequest("payload: expected an object", field="payload")
         with self.refusals.recorded(verb, caller):
             self._access.check_verb(verb, caller)
-            return answer(payload, caller)
+            # What is written meanwhile is the caller's doing.
+            with acting(Actor(user=caller.user, uid=caller.uid, pid=caller.pid)):
+                try:
+                    return answer(payload, caller)
+                finally:
+                    if verb not in READING_VERBS:
+                        self.snapshots.note_change()
 
     def check_lease(self, verb: str, lease_id: str, caller: Caller) -> Lease:
         """A lease that a transport answers a verb about by itself, on which the caller

@@ -129,6 +129,8 @@ class Device:
         domain: what it shares a PCIe root or NUMA node with others by; empty when
             unknown.
         processes: who holds memory on it now; None where they cannot be listed.
+        strays: those of `processes` that have no lease of it (see `told_apart`); those
+            whose ids mean nothing here are left out.
         foreign_memory_bytes: memory held by processes outside any lease, at least; None
             where they cannot be told from those of leases (see `told_apart`).
         own_memory_bytes: memory held by processes of leases; None where that is unknown.
@@ -168,6 +170,7 @@ class Device:
     peers: frozenset[str] = frozenset()
     domain: str = ""
     processes: tuple[ProcessUse, ...] | None = ()
+    strays: tuple[ProcessUse, ...] = ()
     foreign_memory_bytes: int | None = 0
     own_memory_bytes: int | None = 0
     used_bytes: int | None = field(default=None, compare=False)
@@ -201,6 +204,11 @@ class Device:
         if self.drain is None:
             return -math.inf
         return math.inf if self.drain.until is None else self.drain.until
+
+    @property
+    def is_real_gpu(self) -> bool:
+        """Whether it is a GPU that processes may find, and not a simulated GPU."""
+        return self.kind is DeviceKind.GPU and not self.simulated
 
     @property
     def conditions(self) -> HealthConditions:

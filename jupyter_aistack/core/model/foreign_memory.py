@@ -31,11 +31,13 @@ class Holders:
         elsewhere: ids on the devices' lists that name no process of this PID namespace:
             they may be ours, or not.
         granted: bytes that the live leases have of each device, by its id.
+        on_device: the processes of the live leases of each device, by its id.
     """
 
     ours: frozenset[int] = frozenset()
     elsewhere: frozenset[int] = frozenset()
     granted: Mapping[str, int] = field(default_factory=dict)
+    on_device: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 def is_to_be_told_apart(device: Device) -> bool:
@@ -67,6 +69,12 @@ def told_apart(device: Device, holders: Holders) -> Device:
         for use in listed
         if use.pid not in holders.ours and use.pid not in holders.elsewhere
     ]
+    holding = holders.on_device.get(device.id, frozenset())
+    strays = [
+        use
+        for use in listed
+        if use.pid not in holding and use.pid not in holders.elsewhere
+    ]
     granted_bytes = holders.granted.get(device.id, 0)
     is_listed = device.processes is not None and not any(
         use.pid in holders.elsewhere for use in listed
@@ -82,6 +90,7 @@ def told_apart(device: Device, holders: Holders) -> Device:
     is_known = is_all_known or is_exact or foreign > 0
     return replace(
         device,
+        strays=tuple(strays),
         own_memory_bytes=own_bytes if is_own_known else None,
         foreign_memory_bytes=foreign if is_known else None,
     )

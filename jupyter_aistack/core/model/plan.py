@@ -4,6 +4,7 @@ plans.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -125,6 +126,9 @@ class Snapshot:
         suspend: when idle kernels are suspended; None where none may be.
         host_bytes: most of the host's memory that suspended state may take, all
             together.
+        elsewhere: the live leases of other hosts, which count against the limits and
+            the fair shares of their users.
+        queued_elsewhere: how many requests of each user wait on other hosts.
     """
 
     inventory: Inventory
@@ -138,6 +142,8 @@ class Snapshot:
     unvouched: frozenset[str] = frozenset()
     suspend: SuspendPolicy | None = None
     host_bytes: int = 0
+    elsewhere: tuple[Lease, ...] = ()
+    queued_elsewhere: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

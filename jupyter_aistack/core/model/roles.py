@@ -78,7 +78,7 @@ _FOR_MANAGERS = Reaches(Reach.NONE, Reach.QUEUES, Reach.NONE, Reach.ALL)
 _FOR_OPERATORS = Reaches(Reach.NONE, Reach.NONE, Reach.ALL, Reach.ALL)
 _FOR_ADMINS = Reaches(Reach.NONE, Reach.NONE, Reach.NONE, Reach.ALL)
 
-NAMING_VERBS = frozenset({"leases", "queue", "events", "report"})
+NAMING_VERBS = frozenset({"hosts", "leases", "queue", "events", "report", "snapshot"})
 """Verbs whose reach is that of names: where ``show_names`` is off they show all there
 is, and beyond their reach without whose it is.
 """
@@ -88,16 +88,31 @@ REACHES: Mapping[str, Reaches] = {
     "usage": _FOR_ALL,
     "reservations": _FOR_ALL,
     "mig_plan": _FOR_ALL,
+    "hosts": _NAMES,
     "leases": _NAMES,
     "queue": _NAMES,
     "events": _NAMES,
     "report": _NAMES,
+    "snapshot": _NAMES,
     "request": _PERSONAL,
     "take_back": _PERSONAL,
     "mine": _PERSONAL,
     "cells": _PERSONAL,
     "bill": _PERSONAL,
     "advise": _PERSONAL,
+    "whoami": _PERSONAL,
+    "acquire": _PERSONAL,
+    "kernel_leases": _PERSONAL,
+    "kernel_requests": _PERSONAL,
+    "device_hiding": _FOR_ALL,
+    "prepare": _PERSONAL,
+    "bind_kernel": _PERSONAL,
+    "device_use": _PERSONAL,
+    "device_clients": _PERSONAL,
+    "terminate_client": _PERSONAL,
+    "report_kernels": _PERSONAL,
+    "breach_handled": _PERSONAL,
+    "breach_postponed": _PERSONAL,
     "wait_for": _OF_HOLDERS,
     "activate": _OF_HOLDERS,
     "listed": _OF_HOLDERS,

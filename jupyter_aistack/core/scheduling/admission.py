@@ -120,6 +120,7 @@ def _check_user(request: Request, snapshot: Snapshot, now: float) -> QuotaCheck 
     limits = snapshot.policy.limits_of(user)
     if limits.queued is not None:
         queued = sum(waiting.holder.user == user for waiting in snapshot.requests)
+        queued += snapshot.queued_elsewhere.get(user, 0)
         if queued >= limits.queued:
             reason = f"{user} has {limits.queued} requests waiting, as many as a user may have; withdraw one or wait"
             return QuotaCheck(reason=reason)
@@ -127,6 +128,12 @@ def _check_user(request: Request, snapshot: Snapshot, now: float) -> QuotaCheck 
         return None
     held = [lease for lease in snapshot.leases if lease.is_live]
     fair_share = FairShare(
-        snapshot.policy, snapshot.inventory, held, snapshot.accounts, (), now
+        snapshot.policy,
+        snapshot.inventory,
+        held,
+        snapshot.accounts,
+        (),
+        now,
+        snapshot.elsewhere,
     )
     return fair_share.check_week(user)

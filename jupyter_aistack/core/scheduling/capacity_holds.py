@@ -16,7 +16,7 @@ from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.placement.placement import NOTHING_KEPT, Capacity
 from jupyter_aistack.core.placement.verdict import PlacementFailure
 
-from .fair_share import ends_at
+from .lease_ends import ends_at
 
 BACKFILL_SECONDS = 3600.0
 """How long a request may be passed by others when it is not known when it can start."""

@@ -4,6 +4,9 @@ What is held is what takes capacity: a suspended lease counts again when it wait
 resumed, even above a limit, for limits are checked when a lease is granted. How many
 slices a user may have counts them all.
 
+What a queue is owed and may hold is of the devices of one host. Limits of users and past
+use, which fair shares go by, are of all hosts that share a ledger.
+
 The order among queues is that of the KAI scheduler: a queue below its deserved quota is
 served first; what is left over goes by priority and then to the queue that has had
 least of it for its weight, past use counting with a half-life.
@@ -11,7 +14,6 @@ least of it for its weight, past use counting with a half-life.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +24,6 @@ from jupyter_aistack.core.model.lease import Lease, NoticeKind
 from jupyter_aistack.core.model.policy import Policy, Queue
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
-from jupyter_aistack.core.model.spec import Unit
 from jupyter_aistack.core.model.usage_history import (
     Account,
     decayed_at,
@@ -32,6 +33,9 @@ from jupyter_aistack.core.model.usage_history import (
     week_of,
     week_start,
 )
+
+from .lease_ends import first_end
+from .reservations import rough_size
 
 NONE = Fraction(0)
 Amounts = defaultdict[str, Fraction]
@@ -71,12 +75,13 @@ class FairShare:
         accounts: what was used before.
         reservations: a queue is owed what is reserved for it while its window runs.
         now: seconds since the epoch.
+        elsewhere: what is held on other hosts.
 
     Attributes:
         queues: the queues of the policy by name.
-        held: device equivalents held, by queue.
-        users_devices: device equivalents held, by user.
-        users_slices: slices held, by user.
+        held: device equivalents held here, by queue.
+        users_devices: device equivalents held on all hosts, by user.
+        users_slices: slices held on all hosts, by user.
     """
 
     def __init__(
@@ -87,11 +92,13 @@ class FairShare:
         accounts: Iterable[Account],
         reservations: Iterable[Reservation],
         now: float,
+        elsewhere: Iterable[Lease] = (),
     ) -> None:
         self.policy = policy
         self.now = now
         self.queues = {queue.name: queue for queue in policy.queues}
         self._leases = tuple(leases)
+        self._elsewhere = tuple(elsewhere)
         gpus = inventory.of_kind(DeviceKind.GPU)
         self._device_count = len(gpus) or len(inventory.devices)
 
@@ -103,6 +110,7 @@ class FairShare:
         self._users_past: UsedByUser = defaultdict(float)
         self._queues_past: defaultdict[str, float] = defaultdict(float)
         self._week: defaultdict[str, float] = defaultdict(float)
+        self._held_elsewhere: Amounts = defaultdict(Fraction)
 
         # What will change hands, and what is owed.
         self._incoming: Amounts = defaultdict(Fraction)
@@ -114,11 +122,12 @@ class FairShare:
         self._add_reservations(reservations)
         self._add_past(accounts)
         self._add_held(self._leases)
+        self._add_elsewhere(self._elsewhere)
 
     def _add_reservations(self, reservations: Iterable[Reservation]) -> None:
         for reservation in reservations:
             if reservation.is_running(self.now):
-                size = reservation.count * _rough_size(reservation)
+                size = reservation.count * rough_size(reservation)
                 self._reserved[reservation.queue] += size
 
     def _add_past(self, accounts: Iterable[Account]) -> None:
@@ -156,6 +165,19 @@ class FairShare:
             total = Fraction(numerator * number, denominator)
             self.charge(queue, user, total, slices)
 
+    def _add_elsewhere(self, leases: Iterable[Lease]) -> None:
+        """What is held on other hosts takes nothing of the devices here, and counts as
+        its users' and as use.
+        """
+        has_limits = bool(self.policy.limits)
+        for lease in leases:
+            size = equivalents(lease.occupied)
+            whole = equivalents(lease.slices)
+            self._add_running(lease, whole, has_limits)
+            self._held_elsewhere[lease.queue] += size
+            user = lease.holder.user
+            self._charge_user(lease.queue, user, size, len(lease.slices))
+
     def _add_running(self, lease: Lease, size: Fraction, has_limits: bool) -> None:
         """The use of a lease that goes on."""
         now = self.now
@@ -174,6 +196,9 @@ class FairShare:
         """A user of a queue holds so much more."""
         self._ranks.clear()
         self.held[queue] += size
+        self._charge_user(queue, user, size, slices)
+
+    def _charge_user(self, queue: str, user: str, size: Fraction, slices: int) -> None:
         self.users_devices[user] += size
         self.users_slices[user] += slices
         self._users_held[queue, user] += float(size)
@@ -244,7 +269,8 @@ class FairShare:
         if tier == DESERVED:
             share = held / self.quota(name)
             return tier, -queue.priority, float(share)
-        expected = float(held) * LOOKAHEAD_SECONDS
+        everywhere = held + self._held_elsewhere[name]
+        expected = float(everywhere) * LOOKAHEAD_SECONDS
         had = self._queues_past[name] + expected
         weight = float(queue.weight)
         return tier, -queue.priority, had / weight
@@ -334,7 +360,7 @@ class FairShare:
         reason = (
             f"queue {name} {amount} of the {queue.limit} devices it may hold at once"
         )
-        ends = _first_end(lease for lease in self._leases if lease.queue == name)
+        ends = first_end(lease for lease in self._leases if lease.queue == name)
         return QuotaCheck(reason=reason, frees_at=ends)
 
     def _check_user(self, user: str, size: Fraction, slices: int) -> QuotaCheck | None:
@@ -358,38 +384,11 @@ class FairShare:
             )
         else:
             return self.check_week(user)
-        own = (lease for lease in self._leases if lease.holder.user == user)
-        return QuotaCheck(reason=reason, frees_at=_first_end(own))
+        all_leases = (*self._leases, *self._elsewhere)
+        own = (lease for lease in all_leases if lease.holder.user == user)
+        return QuotaCheck(reason=reason, frees_at=first_end(own))
 
 
 def _amount(held: Fraction | int, promised: Fraction | int) -> str:
     """How much counts against a limit."""
     return f"holds {held} and is to get {promised}" if promised else f"holds {held}"
-
-
-def ends_at(lease: Lease) -> float:
-    """When a lease is known to end; infinity when it is not."""
-    end = math.inf if lease.ends_at is None else lease.ends_at
-    if lease.notice is not None:
-        end = min(end, lease.notice.ends_at)
-    return end
-
-
-def _first_end(leases: Iterable[Lease]) -> float | None:
-    """When the first of these leases is known to end; None when none is."""
-    end = min((ends_at(lease) for lease in leases), default=math.inf)
-    if math.isinf(end):
-        return None
-    return end
-
-
-def _rough_size(reservation: Reservation) -> Fraction:
-    """Device equivalents of one of its slices; memory and profiles count as a whole
-    device, which errs on its side.
-    """
-    spec = reservation.spec
-    if spec.unit is Unit.FRACTION:
-        return spec.amount * spec.count
-    if spec.unit is Unit.DEVICES:
-        return spec.amount
-    return Fraction(spec.count)

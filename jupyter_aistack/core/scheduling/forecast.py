@@ -23,8 +23,8 @@ from jupyter_aistack.core.placement.verdict import PlacementFailure
 from jupyter_aistack.core.suspend.build import build_suspend_input, start_transfers
 
 from .capacity_holds import BACKFILL_SECONDS, CapacityHold, Shares, head_kind
-from .fair_share import ends_at
 from .idle import NAMED_SECONDS, idle_seconds
+from .lease_ends import ends_at
 from .pass_state import PassState, size_of
 from .queue_order import ordered, preempted_for, promised_first
 from .queue_pass import OUTRANKED

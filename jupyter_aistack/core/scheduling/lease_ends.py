@@ -8,6 +8,8 @@ where its user asked for that, or where no process can be seen that has it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
@@ -88,3 +90,19 @@ def ended_at(lease: Lease, outcome: Outcome, now: float) -> float:
     if outcome in _UNRENEWED:
         return min(now, lease.expires_at)
     return now
+
+
+def ends_at(lease: Lease) -> float:
+    """When a lease is known to end; infinity when it is not."""
+    end = math.inf if lease.ends_at is None else lease.ends_at
+    if lease.notice is not None:
+        end = min(end, lease.notice.ends_at)
+    return end
+
+
+def first_end(leases: Iterable[Lease]) -> float | None:
+    """When the first of these leases is known to end; None when none is."""
+    end = min((ends_at(lease) for lease in leases), default=math.inf)
+    if math.isinf(end):
+        return None
+    return end

@@ -70,6 +70,7 @@ class PassState:
             snapshot.accounts,
             snapshot.reservations,
             now,
+            snapshot.elsewhere,
         )
         self.actions: list[Action] = []
         self.decided: set[str] = set()

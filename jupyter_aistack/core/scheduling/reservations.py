@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.policy import WEEK_SECONDS
 from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.spec import Unit
 from jupyter_aistack.core.placement.cache import DeviceFacts
 from jupyter_aistack.core.placement.placement import Capacity
 from jupyter_aistack.core.placement.verdict import PlacementFailure
@@ -78,3 +80,15 @@ def _is_met(weekly: Reservation, week: int, other: Reservation) -> bool:
     start = weekly.starts_at + week * WEEK_SECONDS
     end = weekly.ends_at + week * WEEK_SECONDS
     return start < other.ends_at and other.starts_at < end
+
+
+def rough_size(reservation: Reservation) -> Fraction:
+    """Device equivalents of one of its slices; memory and profiles count as a whole
+    device, which errs on its side.
+    """
+    spec = reservation.spec
+    if spec.unit is Unit.FRACTION:
+        return spec.amount * spec.count
+    if spec.unit is Unit.DEVICES:
+        return spec.amount
+    return Fraction(spec.count)

@@ -15,7 +15,7 @@ from jupyter_aistack.core.placement.placement import Capacity
 from jupyter_aistack.core.placement.sizing import host_share
 
 from .capacity_holds import CapacityHold, Shares
-from .fair_share import ends_at
+from .lease_ends import ends_at
 
 
 @dataclass(frozen=True, kw_only=True)

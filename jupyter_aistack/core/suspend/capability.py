@@ -51,4 +51,8 @@ BEING_TESTED = SuspendCapability(
 SWITCHED_OFF = SuspendCapability(
     why="it is switched off; the administrator may set AIStack.suspend"
 )
+BY_SERVERS_ALONE = SuspendCapability(
+    why="Jupyter servers suspend kernels with a broker of their own; where the host's "
+    "broker grants, none is suspended"
+)
 NO_GPU = SuspendCapability(why="no GPU")

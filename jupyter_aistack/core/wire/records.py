@@ -19,12 +19,14 @@ from jupyter_aistack.core.model.device_health import (
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event, EventKind
+from jupyter_aistack.core.model.host import ReportedDevice
 from jupyter_aistack.core.model.lease import Lease, Notice
 from jupyter_aistack.core.model.limit import SliceLimit
 from jupyter_aistack.core.model.policy import IdlePolicy, Queue
 from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.sample import Usage
+from jupyter_aistack.core.model.stray import Exemption, Stray
 from jupyter_aistack.core.suspend.capability import SuspendCapability
 
 from . import preparations  # noqa: F401 - registers conditions, which leases have
@@ -99,6 +101,7 @@ DEVICE = WIRE.record(
     # too little, by the refusal.
     hidden=[
         "processes",
+        "strays",
         "own_memory_bytes",
         "used_bytes",
         "free_bytes",
@@ -117,6 +120,13 @@ DEVICE = WIRE.record(
         "drain": _expected(Drain | None, None),
     },
 )
+STRAY = WIRE.record(
+    Stray,
+    # For those who may not see the whole command.
+    hidden=["program"],
+    formats={"exemption": described(WIRE.of(Exemption), **{"x-extensible": True})},
+)
+REPORTED_DEVICE = WIRE.record(ReportedDevice)
 IDLE_POLICY = WIRE.record(IdlePolicy)
 QUEUE = WIRE.record(
     Queue,
@@ -135,6 +145,11 @@ USE = WIRE.record(
 )
 EVENT = WIRE.record(
     Event,
+    # What only those see who may read the audit trail.
+    hidden=[
+        *("owner", "before", "after", "user", "uid", "pid"),
+        *("command", "host", "salt", "digest"),
+    ],
     formats={
         "kind": described(WIRE.of(EventKind), **{"x-extensible": True}),
         "device_id": _expected(str, ""),

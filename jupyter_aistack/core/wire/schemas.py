@@ -13,7 +13,15 @@ from jupyter_aistack.exceptions import AIStackError
 
 from .fields import JSON
 from .formats import COUNT, FLAG, NUMBER, SHARE, TEXT
-from .records import DESCRIBED, DEVICE, QUEUE, REQUEST, RESERVATION
+from .records import (
+    DESCRIBED,
+    DEVICE,
+    QUEUE,
+    REPORTED_DEVICE,
+    REQUEST,
+    RESERVATION,
+    STRAY,
+)
 
 SECONDS: JSON = {"type": ["number", "null"], "minimum": 1, "maximum": 366 * 86400}
 PATIENCE: JSON = {**SECONDS, "minimum": 0}
@@ -206,6 +214,7 @@ def _codes() -> list[str]:
 
 _ADDED: dict[str, JSON] = {
     DEVICE.name: {"free_fraction": SHARE},
+    REPORTED_DEVICE.name: {"free_fraction": _or_null(SHARE)},
     QUEUE.name: {"held": SHARE},
     REQUEST.name: {"position": _or_null(COUNT), "eta_at": _or_null(NUMBER)},
     RESERVATION.name: {
@@ -213,6 +222,7 @@ _ADDED: dict[str, JSON] = {
         "next_ends_at": NUMBER,
         "is_running": FLAG,
     },
+    STRAY.name: {"is_own": FLAG},
 }
 """What answers add to a record (see :mod:`.values`)."""
 _RECORDS: JSON = {
@@ -244,8 +254,23 @@ _ANSWERS: JSON = {
             "devices": _list(ref("Device")),
             "queues": _list(ref("QueueSettings")),
             "reservations": _list(ref("Reservation")),
+            "strays": _default(_list(ref("Stray")), []),
+            "other_hosts": _default(COUNT, 0),
         }
     ),
+    "HostOverview": _object(
+        {
+            "id": TEXT,
+            "name": TEXT,
+            "is_here": FLAG,
+            "is_heard": FLAG,
+            "seen_at": _or_null(NUMBER),
+            "devices": _list(ref("ReportedDevice")),
+            "leases": _list(ref("Lease")),
+            "queue": _list(ref("Request")),
+        }
+    ),
+    "Hosts": _object({"at": NUMBER, "hosts": _list(ref("HostOverview"))}),
     "Requested": _object(
         {
             "request": ref("Request"),

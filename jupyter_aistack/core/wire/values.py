@@ -69,18 +69,22 @@ def host_to_dict(
     queues: Iterable[Queue],
     *,
     reservations: Iterable[Reservation] = (),
+    strays: Iterable[JSON] = (),
     problems: Sequence[str] = (),
     capability: SuspendCapability | None = None,
     standing: Standing | None = None,
     now: float = 0.0,
+    other_hosts: int = 0,
 ) -> JSON:
     """The host.
 
     Args:
+        strays: who uses devices without a lease, as the asker may see it.
         problems: what is added to the problems of its providers.
         capability: how well it can suspend its kernels.
         standing: what who asks is here.
         now: tells which reservations run.
+        other_hosts: how many hosts share its ledger.
     """
     live = [lease for lease in leases if lease.is_live]
     taken = [slice_ for lease in live for slice_ in lease.occupied]
@@ -105,6 +109,8 @@ def host_to_dict(
         "reservations": [
             reservation_to_dict(reservation, now) for reservation in reservations
         ],
+        "strays": list(strays),
+        "other_hosts": other_hosts,
     }
 
 

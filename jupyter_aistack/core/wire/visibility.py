@@ -11,9 +11,10 @@ from typing import Any
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Holder, Request
+from jupyter_aistack.core.model.stray import Stray
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast
 
-from .records import EVENT, LEASE
+from .records import EVENT, LEASE, STRAY
 from .values import request_to_dict
 
 JSON = dict[str, Any]
@@ -70,6 +71,23 @@ class Visibility:
             reason=self._reason(forecast),
         )
         return request_to_dict(request, forecast.position, forecast.eta_at)
+
+    def stray(self, stray: Stray) -> JSON:
+        """A process without a lease, on the wire, as this user may see it."""
+        seen = self.seen_stray(stray)
+        return {**STRAY.to_dict(seen), "is_own": stray.user == self.user}
+
+    def seen_stray(self, stray: Stray) -> Stray:
+        """A process without a lease as this user may see it: of others' its program at
+        most, as arguments may hold secrets.
+        """
+        if stray.user == self.user:
+            return stray
+        if self.sees_names:
+            return replace(stray, command=stray.program, kernel_id="")
+        return replace(
+            stray, user=ANONYMOUS, pid=None, program="", command="", kernel_id=""
+        )
 
     def event(self, event: Event, own: Collection[str]) -> JSON:
         """An event; `own` are the ids of the leases and requests that this user sees

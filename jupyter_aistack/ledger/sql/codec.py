@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, get_type_hints
@@ -25,7 +26,7 @@ from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.device_state import DeviceState
 from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event
-from jupyter_aistack.core.model.host import HostIdentity
+from jupyter_aistack.core.model.host import HostIdentity, HostReport, ReportedDevice
 from jupyter_aistack.core.model.lease import Lease, Notice
 from jupyter_aistack.core.model.limit import Limits, SliceLimit
 from jupyter_aistack.core.model.request import Holder, Request
@@ -46,7 +47,6 @@ those are.
 FIXED_OF_QUEUED = frozenset(
     {
         "spec",
-        "host",
         "queue",
         "priority",
         "lease_seconds",
@@ -56,7 +56,9 @@ FIXED_OF_QUEUED = frozenset(
     }
     | {"submitted_at", "state", "reason", "code", "lease_id", "idempotency_key"}
 )
-"""Columns of a request that never change while it waits."""
+"""Columns of a request that never change while it waits; the host, which does not
+either, tells whose it is.
+"""
 
 
 def storable(text: str) -> str:
@@ -91,6 +93,7 @@ _INSIDE.record(Condition)
 _INSIDE.record(SliceLimit)
 _INSIDE.record(DeviceState)
 _INSIDE.record(Drain)
+_INSIDE.record(ReportedDevice)
 
 
 def _json_column(hint: Any, *, is_cached: bool = False) -> Converter:
@@ -130,6 +133,9 @@ _COLUMNS = Converters(
         Limits: _json_column(Limits, is_cached=True),
         Notice: _json_column(Notice),
         DeviceState: _json_column(DeviceState),
+        tuple[ReportedDevice, ...]: _json_column(
+            tuple[ReportedDevice, ...], is_cached=True
+        ),
         tuple[float, ...]: _json_column(tuple[float, ...]),
     }
 )
@@ -144,6 +150,7 @@ def _outside(*names: str) -> dict[str, Converter]:
 _LEASE = _COLUMNS.record(Lease)
 _REQUEST = _COLUMNS.record(Request, formats=_outside("reason", "idempotency_key"))
 _HOST = _COLUMNS.record(HostIdentity, formats=_outside("name", "machine"))
+_HOST_REPORT = _COLUMNS.record(HostReport, formats=_outside("host_name", "allowance"))
 _DEVICE_FAULT = _COLUMNS.record(
     DeviceFault, formats=_outside("device_id", "message", "evidence")
 )
@@ -155,7 +162,10 @@ _CHARGE = _COLUMNS.record(
     formats=_outside("user", "queue", "owner", "label", "cell", "spec"),
 )
 _SPAN = _COLUMNS.record(CellInterval, formats=_outside("user", "owner", "cell"))
-_EVENT = _COLUMNS.record(Event, formats=_outside("detail"))
+_EVENT = _COLUMNS.record(
+    Event,
+    formats=_outside("detail", "owner", "before", "after", "user", "command", "host"),
+)
 
 _DRAINS = _json_column(tuple[Drain, ...], is_cached=True)
 
@@ -180,6 +190,8 @@ lease_from_row = _LEASE.from_dict
 request_from_row = _REQUEST.from_dict
 host_to_row = _HOST.to_dict
 host_from_row = _HOST.from_dict
+host_report_to_row = _HOST_REPORT.to_dict
+host_report_from_row = _HOST_REPORT.from_dict
 device_fault_to_row = _DEVICE_FAULT.to_dict
 device_fault_from_row = _DEVICE_FAULT.from_dict
 account_to_row = _ACCOUNT.to_dict
@@ -192,7 +204,13 @@ charge_to_row = _CHARGE.to_dict
 charge_from_row = _CHARGE.from_dict
 span_to_row = _SPAN.to_dict
 span_from_row = _SPAN.from_dict
+event_to_row = _EVENT.to_dict
 event_from_row = _EVENT.from_dict
+
+
+def user_of_request(row: Mapping[str, Any]) -> str:
+    """Whose a request is."""
+    return _holder_from_json(row["holder"]).user
 
 
 _LEASE_HINTS = get_type_hints(Lease)
@@ -215,13 +233,6 @@ def lease_to_row(lease: Lease) -> dict[str, Any]:
 def request_to_row(request: Request) -> dict[str, Any]:
     """The columns of a request."""
     return {**_REQUEST.to_dict(request), "host": request.holder.host}
-
-
-def event_to_row(event: Event) -> dict[str, Any]:
-    """The columns of an event but its sequence, which the table gives."""
-    row = _EVENT.to_dict(event)
-    del row["sequence"]
-    return row
 
 
 def key_of_charge(key: Key) -> dict[str, Any]:

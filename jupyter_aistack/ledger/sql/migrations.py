@@ -10,7 +10,9 @@ and ends no lease for want of a renewal. Version 8 knows machines by what they a
 what they are called only for people. Version 9 knows whose kernels the cells ran in.
 Version 10 knows how much of the energy that was charged is an estimate. Version 11 knows
 up to what leases may use a device, and what they may use of it now. Version 12 knows the
-faults of devices. Version 13 knows which devices are out of placement by hand.
+faults of devices. Version 13 knows what each host has told of itself. Version 14 knows
+who has made each event happen, and chains the events. Version 15 knows which devices are out of
+placement by hand.
 """
 
 from __future__ import annotations
@@ -212,6 +214,38 @@ def _add_device_faults(connection: sa.Connection) -> None:
     )
 
 
+def _add_host_reports(connection: sa.Connection) -> None:
+    number = sa.Double().compile(connection.dialect)
+    connection.exec_driver_sql(
+        "CREATE TABLE aistack_host_reports (host TEXT NOT NULL, allowance TEXT NOT NULL,"
+        f" host_name TEXT NOT NULL, seen_at {number} NOT NULL, devices TEXT NOT NULL,"
+        " PRIMARY KEY (host, allowance))"
+    )
+
+
+def _add_audit_trail(connection: sa.Connection) -> None:
+    texts = ("owner", "before", "after", "user", "command", "host", "salt", "digest")
+    for name in texts:
+        connection.exec_driver_sql(
+            f"ALTER TABLE aistack_events ADD COLUMN \"{name}\" TEXT NOT NULL DEFAULT ''"
+        )
+    for name in ("uid", "pid"):
+        connection.exec_driver_sql(
+            f"ALTER TABLE aistack_events ADD COLUMN {name} BIGINT"
+        )
+    for name in ("event_sequence", "chained_after"):
+        connection.exec_driver_sql(
+            f"ALTER TABLE aistack_meta ADD COLUMN {name} BIGINT NOT NULL DEFAULT 0"
+        )
+    connection.exec_driver_sql(
+        "ALTER TABLE aistack_meta ADD COLUMN event_digest TEXT NOT NULL DEFAULT ''"
+    )
+    last = "(SELECT COALESCE(MAX(sequence), 0) FROM aistack_events)"
+    connection.exec_driver_sql(
+        f"UPDATE aistack_meta SET event_sequence = {last}, chained_after = {last}"
+    )
+
+
 def _add_drains(connection: sa.Connection) -> None:
     connection.exec_driver_sql(
         "ALTER TABLE aistack_meta ADD COLUMN drains TEXT NOT NULL DEFAULT '[]'"
@@ -230,6 +264,8 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_estimates,
     _add_ceilings,
     _add_device_faults,
+    _add_host_reports,
+    _add_audit_trail,
     _add_drains,
 )
 """In order: the first turns version 1 into version 2. Never edit a migration that has

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,24 +17,24 @@ from jupyter_aistack.core.accounting.charges import (
     UsageRecord,
 )
 from jupyter_aistack.core.model.device_health import DeviceFault
-from jupyter_aistack.core.model.drain import Drain
-from jupyter_aistack.core.model.events import Event
-from jupyter_aistack.core.model.host import HostIdentity
+from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
-from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.rows import is_id
 
 from . import codec
-from .transaction import OpenDatabase, SQLTransaction
+from .cache import Traits
+from .history_rows import HistoryRows
+from .statements import Statement
+from .transaction import OpenDatabase
 
 _FEW = 64
 """So many rows are read one by one; more, with all the others."""
 
 
-class SQLRows(SQLTransaction):
+class SQLRows(HistoryRows):
     """The tables, as one transaction sees them."""
 
     def __init__(
@@ -52,8 +55,8 @@ class SQLRows(SQLTransaction):
         statements = self._statements
         self._expect(statements.is_any_due, now=now)
         self._expect(statements.stamp)
-        self._expect(statements.live_traits, of_host=host)
-        self._expect(statements.queued_traits, of_host=host)
+        self._expect(statements.live_traits)
+        self._expect(statements.queued_traits)
         self._expect(statements.accounts)
         self._expect(statements.reservations, of_host=host, now=now)
 
@@ -100,9 +103,7 @@ class SQLRows(SQLTransaction):
     def leases(self, *, host: str | None, live: bool, limit: int) -> list[Lease]:
         if live:
             live_leases = self._live() if host is None else self._live_of(host)
-            return sorted(live_leases, key=lambda lease: lease.token, reverse=True)[
-                :limit
-            ]
+            return _newest_first(live_leases)[:limit]
         if host is None:
             rows = self._select(self._statements.leases, at_most=limit)
         else:
@@ -114,7 +115,21 @@ class SQLRows(SQLTransaction):
     def _live(self) -> list[Lease]:
         return [self._reader.lease(row) for row in self._select(self._statements.live)]
 
+    def live_by_host(self) -> dict[str, list[Lease]]:
+        traits = _by_host(self._statements.live_traits, self._live_traits())
+        return {
+            host: _newest_first(self._decoded_live(host, of_host))
+            for host, of_host in traits.items()
+        }
+
     def _live_of(self, host: str) -> list[Lease]:
+        traits = _by_host(self._statements.live_traits, self._live_traits())
+        return self._decoded_live(host, traits.get(host, []))
+
+    def _live_traits(self) -> list[Traits]:
+        return self._fetch(self._statements.live_traits)
+
+    def _decoded_live(self, host: str, traits: list[Traits]) -> list[Lease]:
         def load(tokens: list[int]) -> dict[int, Lease]:
             if len(tokens) > _FEW:
                 rows = self._select(self._statements.live_of_host, of_host=host)
@@ -122,7 +137,6 @@ class SQLRows(SQLTransaction):
                 rows = self._select_each(self._statements.lease_of_token, tokens)
             return {row["token"]: self._reader.lease(row) for row in rows}
 
-        traits = self._fetch(self._statements.live_traits, of_host=host)
         return self._opened.leases.decoded(host, traits, load)
 
     def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None:
@@ -150,6 +164,20 @@ class SQLRows(SQLTransaction):
         return self._requests(rows)
 
     def queued(self, host: str) -> list[Request]:
+        return self.queued_beside(host)[0]
+
+    def queued_beside(self, host: str) -> tuple[list[Request], Mapping[str, int]]:
+        statement = self._statements.queued_traits
+        traits = _by_host(statement, self._fetch(statement))
+        own = self._decoded_queued(host, traits.pop(host, []))
+        others = map(statement.mapping, itertools.chain.from_iterable(traits.values()))
+        users = self._reader.readable("request", others, codec.user_of_request)
+        return own, Counter(users)
+
+    def all_queued(self) -> list[Request]:
+        return self._requests(self._select(self._statements.all_queued))
+
+    def _decoded_queued(self, host: str, traits: list[Traits]) -> list[Request]:
         def load(ids: list[str]) -> dict[str, Request]:
             if len(ids) > _FEW:
                 rows = self._select(self._statements.queued, of_host=host)
@@ -157,7 +185,6 @@ class SQLRows(SQLTransaction):
                 rows = self._select_each(self._statements.request, ids)
             return {request.id: request for request in self._requests(rows)}
 
-        traits = self._fetch(self._statements.queued_traits, of_host=host)
         return self._opened.queued.decoded(host, traits, load)
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None:
@@ -185,6 +212,22 @@ class SQLRows(SQLTransaction):
     def remove_host(self, host_id: str) -> None:
         self._execute(self._statements.delete_host, key=host_id)
 
+    def host_reports(self) -> list[HostReport]:
+        rows = self._select(self._statements.host_reports)
+        read = codec.host_report_from_row
+        return self._reader.readable("host report", rows, read)
+
+    def keep_host_report(self, report: HostReport, *, is_new: bool = False) -> None:
+        row = codec.host_report_to_row(report)
+        if is_new:
+            self._execute(self._statements.insert_host_report, **row)
+            return
+        key = {"of_host": row["host"], "of_allowance": row["allowance"]}
+        self._execute(self._statements.update_host_report, **row, **key)
+
+    def remove_host_reports(self, host: str) -> None:
+        self._execute(self._statements.delete_host_reports, of_host=host)
+
     def device_faults(self, host: str) -> list[DeviceFault]:
         rows = self._select(self._statements.device_faults, of_host=host)
         return list(map(self._reader.device_fault, rows))
@@ -196,24 +239,6 @@ class SQLRows(SQLTransaction):
     def remove_device_faults(self, host: str, device_id: str) -> None:
         key = {"of_host": host, "of_device_id": device_id}
         self._execute(self._statements.delete_device_faults, **key)
-
-    def drains(self) -> tuple[Drain, ...]:
-        self._read_counters()
-        try:
-            return codec.drains_from_text(self._drains)
-        except (ValueError, TypeError) as error:
-            # Which devices are out of placement is not known: nothing is granted.
-            raise LedgerUnavailable(
-                f"ledger_url: {self._shown_url} does not tell which devices are drained;"
-                " restore it from a copy or move it away",
-                field="ledger_url",
-                ledger_url=self._shown_url,
-            ) from error
-
-    def keep_drains(self, drains: tuple[Drain, ...]) -> None:
-        self._read_counters()
-        self._drains = codec.drains_to_text(drains)
-        self._execute(self._statements.write_drains, drains=self._drains)
 
     def accounts(self) -> list[Account]:
         return [
@@ -338,16 +363,24 @@ class SQLRows(SQLTransaction):
         times = {"ended_before": ended_before, "begun_before": begun_before}
         self._execute(self._statements.delete_spans, of_host=host, **times)
 
-    def append(self, event: Event) -> None:
-        self._execute(self._statements.insert_event, **codec.event_to_row(event))
-
-    def events(self, after: int, limit: int) -> list[Event]:
-        rows = self._select(self._statements.events, after=after, at_most=limit)
-        return self._reader.readable("event", rows, codec.event_from_row)
-
     def _requests(self, rows: Iterable[Mapping[str, Any]]) -> list[Request]:
         return self._reader.readable("request", rows, codec.request_from_row)
 
     def _reservations(self, rows: Iterable[Mapping[str, Any]]) -> list[Reservation]:
         read = codec.reservation_from_row
         return self._reader.readable("reservation", rows, read)
+
+
+def _newest_first(leases: Iterable[Lease]) -> list[Lease]:
+    return sorted(leases, key=attrgetter("token"), reverse=True)
+
+
+def _by_host(
+    statement: Statement, traits: Iterable[Traits]
+) -> defaultdict[str, list[Traits]]:
+    """Rows of traits by the host that each is of."""
+    host = statement.columns.index("host")
+    grouped: defaultdict[str, list[Traits]] = defaultdict(list)
+    for row in traits:
+        grouped[str(row[host])].append(row)
+    return grouped

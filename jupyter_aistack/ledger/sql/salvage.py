@@ -88,7 +88,7 @@ class RowReader:
             try:
                 values.append(decode(row))
             except (*UNREADABLE, ValueError):
-                key = row.get("id", row.get("sequence"))
+                key = row.get("id", row.get("sequence", row.get("host")))
                 self._note(what, key, "it is left out")
         return values
 

@@ -29,6 +29,11 @@ meta = sa.Table(
     sa.Column("schema_version", sa.Integer, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("token", sa.BigInteger, nullable=False),
+    sa.Column("event_sequence", sa.BigInteger, nullable=False),
+    sa.Column("event_digest", sa.Text, nullable=False),  # of the last event
+    sa.Column(
+        "chained_after", sa.BigInteger, nullable=False
+    ),  # events up to this one are of a schema that kept no digests
     sa.Column("drains", sa.Text, nullable=False),  # JSON
 )
 
@@ -90,6 +95,16 @@ hosts = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("machine", sa.Text, nullable=False),
+)
+
+host_reports = sa.Table(
+    "aistack_host_reports",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("allowance", sa.Text, primary_key=True),
+    sa.Column("host_name", sa.Text, nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Column("devices", sa.Text, nullable=False),  # JSON
 )
 
 device_faults = sa.Table(
@@ -190,6 +205,16 @@ events = sa.Table(
     sa.Column("lease_id", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("device_id", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("before", sa.Text, nullable=False),  # JSON
+    sa.Column("after", sa.Text, nullable=False),  # JSON
+    sa.Column("user", sa.Text, nullable=False),
+    sa.Column("uid", sa.BigInteger),
+    sa.Column("pid", sa.BigInteger),
+    sa.Column("command", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("salt", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
     sqlite_autoincrement=True,
 )
 
@@ -224,7 +249,14 @@ def bring_up_to_date(connection: sa.Connection, shown_url: str) -> bool:
         metadata.create_all(connection)
         connection.execute(
             meta.insert().values(
-                id=1, schema_version=SCHEMA_VERSION, version=0, token=0, drains="[]"
+                id=1,
+                schema_version=SCHEMA_VERSION,
+                version=0,
+                token=0,
+                event_sequence=0,
+                event_digest="",
+                chained_after=0,
+                drains="[]",
             )
         )
         return True

@@ -119,7 +119,7 @@ class _Rights:
         role: it.
         schema: where the tables are, or would be.
         owner: the role that has made them; None where there are none.
-        lacking: tables and sequences that it may not use as a ledger is used.
+        lacking: tables that it may not use as a ledger is used.
     """
 
     role: str
@@ -143,7 +143,6 @@ WHEN 'r' THEN NOT (has_table_privilege(c.oid, 'SELECT')
   AND has_table_privilege(c.oid, 'INSERT')
   AND has_table_privilege(c.oid, 'UPDATE')
   AND has_table_privilege(c.oid, 'DELETE'))
-WHEN 'S' THEN NOT has_sequence_privilege(c.oid, 'USAGE')
 ELSE false END
 ORDER BY 1
 """
@@ -182,7 +181,7 @@ def _what_is_not_allowed(url: URL) -> str:
             f"owner {rights.owner} can allow that: "
             f"GRANT USAGE ON SCHEMA {schema} TO {role}; "
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} "
-            f"TO {role}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role}"
+            f"TO {role}"
         )
     return (
         f"is of an older version, and its owner {rights.owner} alone can bring it up to "

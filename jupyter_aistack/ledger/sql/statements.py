@@ -26,6 +26,7 @@ _M = schema.meta.c
 _A = schema.accounts.c
 _H = schema.hosts.c
 _F = schema.device_faults.c
+_HR = schema.host_reports.c
 _V = schema.reservations.c
 _T = schema.meters.c
 _C = schema.charges.c
@@ -36,7 +37,8 @@ _LIMIT = sa.bindparam("at_most", type_=sa.BigInteger())
 # been.
 _IS_LIVE = _L.due_at >= sa.bindparam("least", float("-inf"), type_=sa.Double())
 _IS_DUE = _L.due_at <= sa.bindparam("now", type_=sa.Double())
-_IS_QUEUED = sa.and_(_R.state == RequestState.QUEUED.value, _R.host == _OF_HOST)
+_IS_WAITING = _R.state == RequestState.QUEUED.value
+_IS_QUEUED = sa.and_(_IS_WAITING, _R.host == _OF_HOST)
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Statements:
         self._add_leases()
         self._add_requests()
         self._add_hosts()
+        self._add_host_reports()
         self._add_device_faults()
         self._add_accounts()
         self._add_reservations()
@@ -99,11 +102,13 @@ class Statements:
         self._add_events()
 
     def _add_meta(self) -> None:
-        meta = sa.select(_M.schema_version, _M.version, _M.token, _M.drains)
+        counters = ("version", "token", "event_sequence", "event_digest")
+        meta = sa.select(_M.schema_version, *(_M[name] for name in counters), _M.drains)
         self.read_meta = self._query(meta)
         # SQLite has no such clause and needs none: there a write transaction locks.
         self.lock_meta = self._query(meta.with_for_update())
-        self.write_meta = self._change(schema.meta.update(), ("version", "token"))
+        self.write_meta = self._change(schema.meta.update(), counters)
+        self.chained_after = self._query(sa.select(_M.chained_after))
         self.write_drains = self._change(schema.meta.update(), ("drains",))
         # PostgreSQL's: the same as long as no transaction has written anything.
         snapshot = sa.cast(sa.func.txid_current_snapshot(), sa.Text).label("snapshot")
@@ -129,9 +134,7 @@ class Statements:
         self.leases = self._query(newest)
         self.leases_of_host = self._query(newest.where(_L.host == _OF_HOST))
         self.live_traits = self._query(
-            sa.select(*_but(schema.leases, codec.FIXED_OF_LEASE)).where(
-                _IS_LIVE, _L.host == _OF_HOST
-            )
+            sa.select(*_but(schema.leases, codec.FIXED_OF_LEASE)).where(_IS_LIVE)
         )
         self.insert_lease = self._change(schema.leases.insert(), schema.leases.c.keys())
         self.update_lease = self._change(
@@ -147,8 +150,9 @@ class Statements:
             sa.select(schema.requests).where(_R.idempotency_key == _of("key"))
         )
         self.queued = self._query(sa.select(schema.requests).where(_IS_QUEUED))
+        self.all_queued = self._query(sa.select(schema.requests).where(_IS_WAITING))
         self.queued_traits = self._query(
-            sa.select(*_but(schema.requests, codec.FIXED_OF_QUEUED)).where(_IS_QUEUED)
+            sa.select(*_but(schema.requests, codec.FIXED_OF_QUEUED)).where(_IS_WAITING)
         )
         self.insert_request = self._change(
             schema.requests.insert(), schema.requests.c.keys()
@@ -167,6 +171,18 @@ class Statements:
         )
         self.delete_host = self._change(
             schema.hosts.delete().where(_H.id == sa.bindparam("key")), ()
+        )
+
+    def _add_host_reports(self) -> None:
+        is_report = _is_key(_HR, ("host", "allowance"))
+        reports = schema.host_reports
+        self.host_reports = self._query(sa.select(reports))
+        self.insert_host_report = self._change(reports.insert(), reports.c.keys())
+        self.update_host_report = self._change(
+            reports.update().where(is_report), reports.c.keys()
+        )
+        self.delete_host_reports = self._change(
+            reports.delete().where(_HR.host == _OF_HOST), ()
         )
 
     def _add_device_faults(self) -> None:
@@ -271,8 +287,7 @@ class Statements:
 
     def _add_events(self) -> None:
         self.insert_event = self._change(
-            schema.events.insert().inline(),
-            [column.name for column in schema.events.c if column is not _E.sequence],
+            schema.events.insert().inline(), schema.events.c.keys()
         )
         self.events = self._query(
             sa.select(schema.events)

@@ -8,12 +8,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jupyter_aistack.core.audit.chain import Link
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.base import LedgerState
 
-from . import schema
+from . import codec, schema
 from .cache import DecodeCache
 from .failures import database_errors
 from .salvage import RowReader
@@ -50,10 +52,14 @@ class CachedSnapshot:
 
 @dataclass
 class _Counters:
-    """The ledger's two numbers: of its changes that concern plans, and of its leases."""
+    """The ledger's numbers: of its changes that concern plans, of its leases and of its
+    events; and the digest of the last event.
+    """
 
     version: int
     token: int
+    event_sequence: int
+    event_digest: str
 
 
 class SQLTransaction:
@@ -103,10 +109,10 @@ class SQLTransaction:
                 raise LedgerUnavailable(
                     message, field="ledger_url", ledger_url=self._shown_url
                 )
-            schema_version, version, token, self._drains = counters
+            schema_version, *numbers, self._drains = counters
             schema.check_schema(schema_version, self._shown_url)
-            self._counters = _Counters(version, token)
-            self._counters_read = _Counters(version, token)
+            self._counters = _Counters(*numbers)
+            self._counters_read = _Counters(*numbers)
         return self._counters
 
     def _answer_of_meta(self) -> Any:
@@ -139,6 +145,36 @@ class SQLTransaction:
     def version(self, version: int) -> None:
         self._read_counters().version = version
 
+    @property
+    def chain_end(self) -> Link:
+        """The last event, behind which the next is chained."""
+        counters = self._read_counters()
+        return Link(sequence=counters.event_sequence, digest=counters.event_digest)
+
+    @chain_end.setter
+    def chain_end(self, link: Link) -> None:
+        counters = self._read_counters()
+        counters.event_sequence = link.sequence
+        counters.event_digest = link.digest
+
+    def drains(self) -> tuple[Drain, ...]:
+        self._read_counters()
+        try:
+            return codec.drains_from_text(self._drains)
+        except (ValueError, TypeError) as error:
+            # Which devices are out of placement is not known: nothing is granted.
+            raise LedgerUnavailable(
+                f"ledger_url: {self._shown_url} does not tell which devices are drained;"
+                " restore it from a copy or move it away",
+                field="ledger_url",
+                ledger_url=self._shown_url,
+            ) from error
+
+    def keep_drains(self, drains: tuple[Drain, ...]) -> None:
+        self._read_counters()
+        self._drains = codec.drains_to_text(drains)
+        self._execute(self._statements.write_drains, drains=self._drains)
+
     def commit(self) -> None:
         """End the transaction and keep what it has done, the counters too if they have
         moved.
@@ -149,6 +185,8 @@ class SQLTransaction:
                 self._statements.write_meta,
                 version=counters.version,
                 token=counters.token,
+                event_sequence=counters.event_sequence,
+                event_digest=counters.event_digest,
             )
         self._driver.commit()
         if self._writes:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client.display import Panel
+from jupyter_aistack.client.text import own_stray_lines
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.notebook.panels import views
 
@@ -54,22 +55,27 @@ class GPUCommands:
         }
 
     def _status(self, _: Namespace) -> Answer:
-        from jupyter_aistack.client.lease_guard import own_lease, waiting_requests
-
         client = self._connect()
         mine = client.mine()
         host = client.host()
+        panel = self._status_panel(mine, host)
+        return mine, _with_remark(panel, "\n".join(own_stray_lines(host, time.time())))
+
+    def _status_panel(self, mine: JSON, host: JSON) -> Panel:
+        """What this kernel holds or waits for; else, what it could have."""
+        from jupyter_aistack.client.lease_guard import own_lease, waiting_requests
+
         now = time.time()
         own = own_lease(mine)
         if own is not None:
             others = [lease for lease in mine["leases"] if lease["id"] != own["id"]]
-            panel = views.status_panel(own, others, host, client.usage(), now)
-            return mine, panel
+            usage = self._connect().usage()
+            return views.status_panel(own, others, host, usage, now)
 
         waiting = waiting_requests(mine)
         if waiting:
-            return mine, views.waiting_panel(waiting[0], now)
-        return mine, views.nothing_panel(host)
+            return views.waiting_panel(waiting[0], now)
+        return views.nothing_panel(host)
 
     def _request(self, arguments: Namespace) -> Answer:
         own = self._requests.check(arguments)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jupyter_aistack.broker.broker import Broker
+    from jupyter_aistack.broker.remote.port import KernelBroker
     from jupyter_aistack.core.model.events import Event
 
 SCHEMA_ID = "https://events.jupyter.org/jupyter_aistack/lease/v1"
@@ -29,11 +29,11 @@ class EventBus:
         if SCHEMA_ID not in logger.schemas.schema_ids:
             logger.register_event_schema(SCHEMA_PATH)
 
-    def start_after_history(self, broker: Broker) -> None:
+    def start_after_history(self, broker: KernelBroker) -> None:
         """Leave out what has happened before now."""
         self._after = last_sequence(broker)
 
-    def read(self, broker: Broker) -> tuple[Event, ...]:
+    def read(self, broker: KernelBroker) -> tuple[Event, ...]:
         """What has happened since the last call; call it in a thread."""
         events = broker.events(self._after, PAGE)
         if events:
@@ -53,7 +53,7 @@ class EventBus:
             self._logger.emit(schema_id=SCHEMA_ID, data=data)
 
 
-def last_sequence(broker: Broker) -> int:
+def last_sequence(broker: KernelBroker) -> int:
     """The newest event's sequence, found in a few small reads however long the history
     is.
     """

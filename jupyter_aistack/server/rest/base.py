@@ -1,4 +1,4 @@
-"""What all verbs of the REST interface share: the parts they need, and errors as JSON."""
+"""What all REST handlers share: the parts they need, what they read, and errors as JSON."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.extension.handler import ExtensionHandlerMixin
 from tornado.web import HTTPError
 
-from jupyter_aistack.core.wire import schemas
 from jupyter_aistack.core.wire.json_body import check_fields, read_object
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest, LeaseNotFound
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest
 from jupyter_aistack.server.context import ServerContext
 from jupyter_aistack.server.kernels import KernelRegistry
 from jupyter_aistack.server.realtime.sampler import Sampler
 
-ID = re.compile(schemas.ID_PATTERN)
 CODES = {
     400: "InvalidRequest",
     403: "Forbidden",
@@ -54,6 +52,9 @@ class RESTHandler(ExtensionHandlerMixin, APIHandler):
         sampler: Sampler,
     ) -> None:
         super().initialize(name)
+        # A page that is open asks by itself where it has no stream: reading must not
+        # keep an idle server.
+        self._track_activity = self.request.method not in ("GET", "HEAD")
         self.context = context
         self.kernels = kernels
         self.sampler = sampler
@@ -124,12 +125,3 @@ class RESTHandler(ExtensionHandlerMixin, APIHandler):
         """
         error = kwargs.get("exc_info", (None, None))[1]
         self.finish(json.dumps(error_body(error, status_code)))
-
-
-def checked_id(text: str) -> str:
-    """An id from a path. Raises `LeaseNotFound` for what no ledger has ever given
-    out.
-    """
-    if not ID.fullmatch(text):
-        raise LeaseNotFound("there is no such lease, request or reservation")
-    return text

@@ -4,10 +4,15 @@ shares a decorated method.
 
 from __future__ import annotations
 
+import re
+
 from jupyter_server.auth.decorator import authorized
 from tornado.web import authenticated
 
-from .base import RESTHandler, checked_id
+from jupyter_aistack.core.wire import schemas
+from jupyter_aistack.exceptions import LeaseNotFound
+
+from .base import RESTHandler
 
 REQUEST_FIELDS = frozenset(
     {
@@ -25,6 +30,16 @@ RESERVATION_FIELDS = frozenset(
     {"name", "spec", "count", "queue", "starts_at", "ends_at", "weekly"}
 )
 DRAIN_FIELDS = frozenset({"until", "seconds", "reason"})
+ID = re.compile(schemas.ID_PATTERN)
+
+
+def checked_id(text: str) -> str:
+    """An id from a path. Raises `LeaseNotFound` for what no ledger has ever given
+    out.
+    """
+    if not ID.fullmatch(text):
+        raise LeaseNotFound("there is no such lease, request or reservation")
+    return text
 
 
 class HostHandler(RESTHandler):
@@ -33,6 +48,14 @@ class HostHandler(RESTHandler):
     async def get(self) -> None:
         """The host: its devices, what is free, its queues and reservations."""
         await self.reply("host", {})
+
+
+class HostsHandler(RESTHandler):
+    @authenticated
+    @authorized("read", resource="aistack:host")
+    async def get(self) -> None:
+        """All hosts that share the ledger: who holds what, who waits, what is free."""
+        await self.reply("hosts", {})
 
 
 class LeasesHandler(RESTHandler):
@@ -271,6 +294,7 @@ class MetricsHandler(RESTHandler):
 
 ROUTES: tuple[tuple[str, type[RESTHandler]], ...] = (
     (r"/aistack/api/v1/host", HostHandler),
+    (r"/aistack/api/v1/hosts", HostsHandler),
     (r"/aistack/api/v1/leases", LeasesHandler),
     (r"/aistack/api/v1/leases/([^/]+)", LeaseHandler),
     (r"/aistack/api/v1/leases/([^/]+)/extend", ExtendHandler),

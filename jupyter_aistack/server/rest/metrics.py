@@ -22,9 +22,10 @@ from jupyter_aistack.core.model.lease import LIVE_STATES, Lease
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import free_share
-from jupyter_aistack.server.maintenance.activity import idle_leases
+from jupyter_aistack.core.scheduling.activity import idle_leases
 
 from .health_metrics import CONDITION_LABELS, HEALTH_FIGURES, condition_rows
+from .stray_metrics import STRAY_FIGURES, STRAY_LABELS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DEVICE_LABELS = ("host", "device", "index", "kind", "name", "simulated")
@@ -115,6 +116,9 @@ class _HostCollector(Collector):
             condition_rows(devices),
         )
         yield from self._device_usage()
+        for name, text, counted in STRAY_FIGURES:
+            labelled = counted(self._host, self._figures.strays)
+            yield _gauge(f"aistack_stray_{name}", text, STRAY_LABELS, labelled)
 
     def _device_usage(self) -> Iterator[Metric]:
         devices = self._figures.inventory.devices

@@ -79,6 +79,14 @@ def _host_paths() -> JSON:
                 (403, 503),
             )
         },
+        "/hosts": {
+            "get": _verb(
+                "listHosts",
+                "All hosts that share the ledger: who holds what, and what is free.",
+                {200: "Hosts"},
+                (403, 503),
+            )
+        },
         "/usage": {
             "get": _verb("getUsage", "What is in use now.", {200: "Usage"}, (403, 503))
         },

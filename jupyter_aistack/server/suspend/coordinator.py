@@ -78,7 +78,7 @@ class SuspendCoordinator:
         self._polling: asyncio.Task[None] | None = None
         self._is_poll_due = False
         self._is_closed = False
-        context.on_built(self._begin)
+        context.on_embedded(self._begin)
         context.on_change(self.poll_soon)
         context.before_kill = self.before_kill
         kernels.on_state(activity.on_state)

@@ -115,11 +115,11 @@ class KernelActivityWatcher:
             await self._note(lease, verdict)
 
     async def _device_state(self, lease: Lease) -> DeviceState | None:
-        broker = await self._context.ready()
+        broker = self._context.broker
         return (await self._context.run(broker.lease, lease.id)).residence
 
     async def _note(self, lease: Lease, verdict: ActivityVerdict) -> None:
-        broker = await self._context.ready()
+        broker = self._context.broker
         begins = verdict is ActivityVerdict.BEGINS
         note = broker.begin_cell if begins else broker.end_cell
         with contextlib.suppress(AIStackError):  # the lease has ended

@@ -15,6 +15,7 @@ import { EnforcementLine, OffersLine } from './enforcement';
 import { HealthList } from './health';
 import { slicesOn, segments } from './segments';
 import { SliceRow } from './slicerow';
+import { StrayList } from './strays';
 
 export interface IDeviceProps {
   actions: IDrainLineProps['actions'];
@@ -73,6 +74,12 @@ export function DeviceBlock(props: IDeviceProps): JSX.Element {
           {device.foreign_memory_bytes !== 0 && <ForeignRow {...props} />}
         </ul>
       )}
+      <StrayList
+        device={device}
+        strays={props.host.strays}
+        now={props.now}
+        trans={trans}
+      />
     </li>
   );
 }

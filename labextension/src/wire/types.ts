@@ -103,6 +103,19 @@ export interface IReservation {
   is_running: boolean;
 }
 
+export interface IStray {
+  device_id: string;
+  pid: number | null;
+  user: string;
+  command: string;
+  memory_bytes: number | null;
+  since: number | null;
+  kernel_id: string;
+  exemption: string;
+  ends_at: number | null;
+  is_own: boolean;
+}
+
 export interface IHost {
   host: string;
   simulated: boolean;
@@ -113,6 +126,19 @@ export interface IHost {
   devices: IDevice[];
   queues: IQueueSettings[];
   reservations: IReservation[];
+  strays: IStray[];
+  other_hosts: number;
+}
+
+export interface IReportedDevice {
+  id: string;
+  index: number;
+  name: string;
+  kind: DeviceKind;
+  memory_bytes: number;
+  simulated: boolean;
+  problem: string;
+  free_fraction: string | null;
 }
 
 export type HolderKind = 'kernel' | 'worker' | 'run' | 'process';
@@ -240,10 +266,6 @@ export interface ILease {
   ended_at: number | null;
 }
 
-export interface ILeases {
-  leases: ILease[];
-}
-
 export type RequestState = 'queued' | 'granted' | 'rejected' | 'cancelled';
 
 export interface IRequest {
@@ -263,6 +285,26 @@ export interface IRequest {
   lease_id: string;
   position: number | null;
   eta_at: number | null;
+}
+
+export interface IHostOverview {
+  id: string;
+  name: string;
+  is_here: boolean;
+  is_heard: boolean;
+  seen_at: number | null;
+  devices: IReportedDevice[];
+  leases: ILease[];
+  queue: IRequest[];
+}
+
+export interface IHosts {
+  at: number;
+  hosts: IHostOverview[];
+}
+
+export interface ILeases {
+  leases: ILease[];
 }
 
 export interface IQueue {

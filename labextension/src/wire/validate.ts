@@ -40,6 +40,8 @@ import type {
   IHealthCondition,
   IHolder,
   IHost,
+  IHostOverview,
+  IHosts,
   IIdlePolicy,
   ILease,
   ILeases,
@@ -49,12 +51,14 @@ import type {
   IPreparation,
   IQueue,
   IQueueSettings,
+  IReportedDevice,
   IRequest,
   IRequested,
   IReservation,
   ISlice,
   ISliceLimit,
   ISnapshot,
+  IStray,
   IStreamError,
   ISuspendCapability,
   IUsage,
@@ -154,6 +158,19 @@ export const reservation = shape<IReservation>({
   is_running: flag
 });
 
+export const stray = shape<IStray>({
+  device_id: text,
+  pid: nullable(number),
+  user: text,
+  command: text,
+  memory_bytes: nullable(number),
+  since: nullable(number),
+  kernel_id: text,
+  exemption: text,
+  ends_at: nullable(number),
+  is_own: flag
+});
+
 export const host = shape<IHost>({
   host: text,
   simulated: flag,
@@ -163,7 +180,20 @@ export const host = shape<IHost>({
   manages: optional(list(text), []),
   devices: list(device),
   queues: list(queueSettings),
-  reservations: list(reservation)
+  reservations: list(reservation),
+  strays: optional(list(stray), []),
+  other_hosts: optional(number, 0)
+});
+
+export const reportedDevice = shape<IReportedDevice>({
+  id: text,
+  index: number,
+  name: text,
+  kind: deviceKind,
+  memory_bytes: number,
+  simulated: flag,
+  problem: text,
+  free_fraction: nullable(text)
 });
 
 export const holder = shape<IHolder>({
@@ -251,10 +281,6 @@ export const lease = shape<ILease>({
   ended_at: nullable(number)
 });
 
-export const leases = shape<ILeases>({
-  leases: list(lease)
-});
-
 export const request = shape<IRequest>({
   id: text,
   spec: text,
@@ -272,6 +298,26 @@ export const request = shape<IRequest>({
   lease_id: text,
   position: nullable(number),
   eta_at: nullable(number)
+});
+
+export const hostOverview = shape<IHostOverview>({
+  id: text,
+  name: text,
+  is_here: flag,
+  is_heard: flag,
+  seen_at: nullable(number),
+  devices: list(reportedDevice),
+  leases: list(lease),
+  queue: list(request)
+});
+
+export const hosts = shape<IHosts>({
+  at: number,
+  hosts: list(hostOverview)
+});
+
+export const leases = shape<ILeases>({
+  leases: list(lease)
 });
 
 export const queue = shape<IQueue>({

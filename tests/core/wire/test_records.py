@@ -31,14 +31,20 @@ HIDDEN = {
         "least_share_bytes",
         "context_bytes",
         "own_memory_bytes",
+        "strays",
         "health",
         "used_bytes",
     },  # what is in use is told by the usage
     # It stands in its device.
     "Drain": {"device_id", "device_name", "host"},
+    "Stray": {"program"},  # others may see no more of the command
     "HealthCondition": {"evidence"},  # its provider's
     "Reservation": {"host"},  # all are of the host that is asked
     "SuspendCapability": {"is_being_tested"},
+    "Event": {  # the audit trail's
+        *("owner", "before", "after", "user", "uid", "pid"),
+        *("command", "host", "salt", "digest"),
+    },
 }
 COMPUTED = {
     "Device": {"conditions"},

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -412,11 +412,12 @@ def make_first_version(url: str) -> None:
             "charges",
             "cells",
             "hosts",
+            "host_reports",
             "device_faults",
         ):
             connection.exec_driver_sql(f"DROP TABLE aistack_{table}")
-        connection.exec_driver_sql("ALTER TABLE aistack_events DROP COLUMN device_id")
-        connection.exec_driver_sql("ALTER TABLE aistack_meta DROP COLUMN drains")
+        drop_columns(connection, "aistack_events", ("device_id", *OF_AUDIT))
+        drop_columns(connection, "aistack_meta", (*OF_CHAIN, "drains"))
         connection.exec_driver_sql("DROP INDEX ix_aistack_leases_due_at")
         for column in ("due_at", "active_at", "notice", "residence"):
             connection.exec_driver_sql(
@@ -438,6 +439,18 @@ def make_first_version(url: str) -> None:
     engine.dispose()
 
 
+OF_AUDIT = (
+    *("owner", "before", "after", "user", "uid", "pid"),
+    *("command", "host", "salt", "digest"),
+)
+OF_CHAIN = ("event_sequence", "event_digest", "chained_after")
+
+
+def drop_columns(connection: sa.Connection, table: str, names: Iterable[str]) -> None:
+    for name in names:
+        connection.exec_driver_sql(f'ALTER TABLE {table} DROP COLUMN "{name}"')
+
+
 def columns(url: str) -> dict[str, set[tuple[str, str]]]:
     engine = sa.create_engine(url)
     inspector = sa.inspect(engine)
@@ -456,6 +469,13 @@ def columns(url: str) -> dict[str, set[tuple[str, str]]]:
     return found
 
 
+def what_happened(ledger: Ledger) -> list[tuple[int, EventKind, float, str]]:
+    return [
+        (event.sequence, event.kind, event.at, event.lease_id)
+        for event in ledger.events()
+    ]
+
+
 def test_a_ledger_of_version_1_is_migrated_with_its_rows(
     url: str, wish: Wish, grant: Granter
 ) -> None:
@@ -465,12 +485,12 @@ def test_a_ledger_of_version_1_is_migrated_with_its_rows(
     gone = ledger.step(grant(ledger, wish("r-3")).id, 3, LeaseTransition.FAIL, 1.0)
     ledger.submit(wish("r-4"))
     state = replace(ledger.read("box", 1.0), accounts=())  # version 1 kept none
-    before, current = (state, ledger.events()), columns(url)
+    before, current = (state, what_happened(ledger)), columns(url)
     ledger.close()
     make_first_version(url)
 
     migrated = SQLLedger(url)
-    assert (migrated.read("box", 1.0), migrated.events()) == before
+    assert (migrated.read("box", 1.0), what_happened(migrated)) == before
     assert columns(url) == current
     assert migrated.leases(45.0) == (kept,)
     assert migrated.lease(limited.id, 45.0).ended_at == 30.0
@@ -832,7 +852,7 @@ def test_a_failure_in_the_middle_of_a_write_undoes_all_of_it(
     with monkeypatch.context() as patch:
         patch.setattr(
             "jupyter_aistack.ledger.sql.codec.event_to_row",
-            lambda event: {"kind": None},
+            lambda event: {**vars(event), "kind": None},
         )
         with pytest.raises(LedgerUnavailable):
             ledger.step(lease.id, lease.token, LeaseTransition.ACTIVATE, 1.0)

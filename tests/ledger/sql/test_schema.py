@@ -14,7 +14,7 @@ from jupyter_aistack.core.accounting.charges import (
 )
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event
-from jupyter_aistack.core.model.host import HostIdentity
+from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -27,6 +27,7 @@ TABLES: list[tuple[Any, Any]] = [
     (Lease, schema.leases),
     (Request, schema.requests),
     (HostIdentity, schema.hosts),
+    (HostReport, schema.host_reports),
     (Account, schema.accounts),
     (Reservation, schema.reservations),
     (MeterState, schema.meters),

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-from jupyter_aistack.broker.devices import DeviceManager
-from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.server.app import ServerContext
-from jupyter_aistack.server.maintenance.loop import renew_leases
-from jupyter_aistack.testing import holder, simulated_broker
+from jupyter_aistack.testing import holder
 from tests.fakes.rest_server import Ask
 from tests.fakes.waiting import until
 
@@ -29,18 +24,3 @@ async def test_living_holder_is_renewed_and_dead_one_reaped(
     assert broker.lease(dying).outcome.value == "abandoned"  # type: ignore[union-attr]
     broker.host_state.clock = lambda: started + 50  # under a third of its time is left
     await until(lambda: broker.lease(answer["lease"]["id"]).expires_at > started + 100)
-
-
-def test_drivers_are_left_asleep_while_nothing_is_leased_or_wanted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    broker = simulated_broker()
-    asked = []
-
-    def discover(self: DeviceManager) -> Inventory:
-        asked.append(1)
-        return Inventory(host=self.host)
-
-    monkeypatch.setattr(DeviceManager, "_discover", discover)
-    renew_leases(broker, frozenset())
-    assert asked == []

@@ -48,6 +48,7 @@ CLASS = {"name": "class", "spec": "1/8", "starts_at": 4e9, "ends_at": 4.1e9}
 MOVES = ("suspend", "resume", "pin", "unpin")
 MATRIX = [
     ("GET", f"{API}/host", None, "read", "aistack:host"),
+    ("GET", f"{API}/hosts", None, "read", "aistack:host"),
     ("GET", f"{API}/leases", None, "read", "aistack:leases"),
     ("POST", f"{API}/leases", {"spec": "1/4"}, "write", "aistack:leases"),
     ("DELETE", f"{API}/leases/l-none", None, "write", "aistack:leases"),

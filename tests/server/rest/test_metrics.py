@@ -14,8 +14,8 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import IdlePolicy, Queue
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.spec import parse_spec
+from jupyter_aistack.core.scheduling.activity import idle_leases
 from jupyter_aistack.server.app import ServerContext
-from jupyter_aistack.server.maintenance.activity import idle_leases
 from jupyter_aistack.server.rest.metrics import exposition
 from jupyter_aistack.testing import holder
 from tests.fakes.rest_server import Ask

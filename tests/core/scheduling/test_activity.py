@@ -14,7 +14,7 @@ from jupyter_aistack.core.model.policy import IdlePolicy, Policy, Queue
 from jupyter_aistack.core.model.request import HolderKind
 from jupyter_aistack.core.model.sample import Usage
 from jupyter_aistack.core.model.spec import parse_spec
-from jupyter_aistack.server.maintenance.activity import ActivitySample, to_touch
+from jupyter_aistack.core.scheduling.activity import ActivitySample, to_touch
 from jupyter_aistack.testing import holder
 
 NOW = 1000.0

@@ -1,0 +1,74 @@
+"""Settings about a host that several users share: what becomes of those who get round
+the broker.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from traitlets import Float, List, Unicode, Union
+from traitlets.config import LoggingConfigurable
+
+from jupyter_aistack.broker.setting_values import read_choice, read_setting, read_wait
+from jupyter_aistack.broker.stray_record import StrayRecord
+from jupyter_aistack.broker.strays import StrayOptions
+from jupyter_aistack.core.model.stray import StrayAction, StrayPolicy
+
+HOST_RULES = frozenset({"stray_action", "stray_grace", "stray_exempt"})
+"""Settings of this module that hold for all who share a ledger."""
+
+
+class HostTraits(LoggingConfigurable):
+    """The part of `AIStack` about hosts of several users."""
+
+    serves_host = False
+    """Whether this is read by the broker of all users of the host. No setting: it is
+    for the process to know what it is."""
+
+    stray_action = Unicode(
+        "nothing",
+        help="""What is done about a stray, a process that uses a GPU without a lease. Strays are always shown with
+        user, process and memory, and their users see them first. ``nothing``: no more than that; ``warn``: it is
+        logged and written down as an event too; ``terminate``: the process is asked to end after ``stray_grace``, and
+        killed 10 seconds later. Never ended are root's, those of ``stray_exempt``, display and MPS servers, whose
+        user or lease cannot be seen, and, but by the host broker as root, other users'.""",
+    ).tag(config=True)
+
+    stray_grace: Any = Union(
+        [Unicode(), Float()],
+        default_value="10min",
+        help="From the moment a stray was first seen until it is ended, e.g. ``10min``; 5 seconds at least.",
+    ).tag(config=True)
+
+    stray_exempt = List(
+        Unicode(),
+        help="Logins, and ``@group`` names, whose processes are never ended as strays.",
+    ).tag(config=True)
+
+    def build_stray_policy(self) -> StrayPolicy:
+        """What is done about strays.
+
+        Raises:
+            InvalidRequest: a setting makes no sense; it is named.
+        """
+        return StrayPolicy(
+            action=read_choice(StrayAction, "stray_action", self.stray_action),
+            grace_seconds=read_setting("stray_grace", self.stray_grace, read_wait),
+            exempt=frozenset(self.stray_exempt),
+        )
+
+    def build_strays(self, file: Path) -> StrayOptions:
+        """How a broker sees to strays.
+
+        Args:
+            file: where it remembers them.
+
+        Raises:
+            InvalidRequest: a setting makes no sense; it is named.
+        """
+        return StrayOptions(
+            policy=self.build_stray_policy(),
+            record=StrayRecord(file),
+            serves_host=self.serves_host,
+        )

@@ -1,0 +1,75 @@
+"""A host broker that is killed at a point of its work, as by SIGKILL: ``python -m
+tests.fakes.dying_broker FOLDER`` and what follows is for ``jupyter aistack``.
+
+It dies at the point that the file ``die`` in FOLDER names, ``before`` or ``after`` it;
+the file is taken away first, so that the next broker lives.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jupyter_aistack.broker.devices import DeviceManager
+from jupyter_aistack.broker.leases import Leases
+from jupyter_aistack.broker.requests import Requests
+from jupyter_aistack.broker.suspend_support import SuspendSupport
+from jupyter_aistack.broker.suspension import Suspension
+from jupyter_aistack.cli import main
+from jupyter_aistack.core.model.device_state import DeviceState, SuspendMethod
+from jupyter_aistack.core.model.units import GIB
+from jupyter_aistack.core.suspend import build
+from jupyter_aistack.core.suspend.capability import SuspendCapability
+
+POINTS: dict[str, tuple[type, str]] = {
+    "submitting": (Requests, "submit"),
+    "preparing": (DeviceManager, "prepare"),
+    "activating": (Leases, "activate"),
+    "releasing": (DeviceManager, "unprepare"),
+    "moving": (Suspension, "request_action"),
+}
+"""What the broker does in each phase of a lease."""
+FILE = "die"
+
+
+def dying(folder: Path, point: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that kills its process when it is told to."""
+
+    def die_if_told(moment: str) -> None:
+        file = folder / FILE
+        if file.exists() and file.read_text() == f"{moment} {point}":
+            file.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @functools.wraps(method)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        die_if_told("before")
+        result = method(*args, **kwargs)
+        die_if_told("after")
+        return result
+
+    return wrapped
+
+
+def checked(now: float) -> DeviceState:
+    """As if a Jupyter server had found that the kernel can be suspended."""
+    return DeviceState(active_at=now - 60.0, is_checked=True, state_bytes=GIB)
+
+
+def install(folder: Path) -> None:
+    """Have every broker of this process die at its points, and able to suspend."""
+    for point, (owner, name) in POINTS.items():
+        setattr(owner, name, dying(folder, point, getattr(owner, name)))
+    build.unchecked = checked
+    able = SuspendCapability(tier=SuspendMethod.SIMULATED)
+    SuspendSupport.capability = property(lambda _self: able)  # type: ignore[assignment, method-assign]
+
+
+if __name__ == "__main__":
+    install(Path(sys.argv[1]))
+    sys.exit(main(sys.argv[2:]))
