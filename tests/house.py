@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": CORE
     | {"_version", "system", "broker", "providers", "config", "kernel", "server"},
     "client": CORE | {"system", "client"},
+    "hub": CORE | {"_version", "system", "client", "hub"},
     "tracking": CORE | {"system", "client", "tracking"},
     "compute": CORE | {"system", "client", "tracking", "compute"},
     "notebook": CORE | {"system", "client", "tracking", "compute", "notebook"},

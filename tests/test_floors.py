@@ -29,12 +29,13 @@ HOMES = {
     "distributed": {"compute"},
     "jupyter_client": {"kernel", "cli"},
     "jupyter_server": {"server"},
+    "jupyterhub": {"hub"},
     "mlflow": {"tracking"},
     "psycopg": {"ledger/sql"},
     "pynvml": {"providers/nvidia"},
     "sqlalchemy": {"ledger/sql"},
     "torch": {"client/offload", "client/runtime", "compute"},
-    "tornado": {"kernel", "server"},
+    "tornado": {"hub", "kernel", "server"},
 }
 """Where a third-party library may be imported."""
 

@@ -63,6 +63,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     },
     "broker/api/test_service_admins.py": {
         "broker.api.admin_verbs",
+        "broker.api.device_verbs",
         "core.wire.visibility",
     },
     "core/enforcement/test_strays.py": {"core.model.stray"},
@@ -100,6 +101,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_cli.py": {
         "cli.__main__",
         "cli.connection",
+        "cli.devices",
         "cli.leases",
         "cli.output",
         "cli.queues",
@@ -154,7 +156,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.scheduling.spec_words",
         "core.scheduling.start_times",
     },
-    "core/placement/test_drained_devices.py": {"core.scheduling.reasons"},
+    "core/placement/test_placement_drained.py": {"core.scheduling.reasons"},
     "core/scheduling/test_queue_pass.py": {
         "core.scheduling.freeing",
         "core.scheduling.grants",
@@ -192,6 +194,8 @@ DRIVEN_BY: dict[str, set[str]] = {
         "hostbroker.settings",
         "system.service_manager",
     },
+    "hub/test_page.py": {"hub.host_view"},
+    "hub/test_shared_account.py": {"hub.__main__", "hub.app"},
     "kernel/test_environment.py": {
         "core.enforcement.device_visibility",
         "providers.amd.visibility",

@@ -19,6 +19,7 @@ from jupyter_aistack.system.pid_namespace import PidNamespace
 
 from .cycle import SchedulingCycle
 from .devices import DeviceManager
+from .drains import Drains
 from .host_state import HostState
 from .leases import Leases
 from .liveness import holder_liveness
@@ -112,6 +113,7 @@ class Broker:
             state, self.processes, self.suspend_support, withdrawals
         )
         self._settle = withdrawals.settle
+        self.drains = Drains(state, cycle)
         self._delegate(cycle, withdrawals, show_names)
 
     def _delegate(
@@ -165,18 +167,12 @@ class Broker:
         maintenance = Maintenance(
             state, cycle, leases, self.processes, self._watchdogs, show_names=show_names
         )
-        self._delegate_maintenance(maintenance)
-
-    def _delegate_maintenance(self, maintenance: Maintenance) -> None:
         self.mig = maintenance.mig
         self.usage_meter = maintenance.usage_meter
         self.maintain = maintenance.maintain
         self.usage = maintenance.usage
         self.recent_usage = maintenance.recent_usage
         self.record_usage = maintenance.record_usage
-        self.marked_inventory = maintenance.drains.inventory
-        self.drain = maintenance.drains.drain
-        self.undrain = maintenance.drains.undrain
 
     @property
     def policy(self) -> Policy:

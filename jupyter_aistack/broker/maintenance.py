@@ -59,7 +59,6 @@ class Maintenance:
     Attributes:
         usage_meter: keeps the books.
         mig: creates MIG instances for waiting requests.
-        drains: takes devices out of placement by hand, and back.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class Maintenance:
             ledger, devices, host=host_state.host, clock=now, pids=processes.pids
         )
         self.mig = MIGReconfigurer(devices, now)
-        self.drains = Drains(host_state, cycle)
+        self._drains = Drains(host_state, cycle)
         self._faults = FaultMonitor(devices, ledger, now, show_names=show_names)
         self._host_state = host_state
         self._cycle = cycle
@@ -107,7 +106,7 @@ class Maintenance:
         # After the memory, whose look tells which processes outside a lease's tree are
         # its own.
         self._strays.check()
-        self.drains.end_over()
+        self._drains.end_over()
 
         events = self._cycle.run()
         self._host_state.report()

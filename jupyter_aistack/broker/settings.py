@@ -9,6 +9,7 @@ from typing import Any
 
 from jupyter_aistack.core.model.policy import (
     DEFAULT_QUEUE,
+    GpuSharing,
     IdlePolicy,
     Policy,
     Queue,
@@ -26,6 +27,7 @@ from .setting_values import (
     or_none,
     read_amount,
     read_bytes,
+    read_choice,
     read_count,
     read_duration,
     read_flag,
@@ -48,6 +50,7 @@ def read_policy(
     notice_seconds: Any,
     min_runtime: Any,
     age: Any,
+    gpu_sharing: str = GpuSharing.ANY_USER.value,
 ) -> Policy:
     """The policy that these settings describe; see
     :class:`jupyter_aistack.config.AIStack`.
@@ -63,6 +66,7 @@ def read_policy(
         notice_seconds=read_setting("notice_seconds", notice_seconds, read_wait),
         min_runtime_seconds=read_setting("min_runtime", min_runtime, read_wait),
         age_seconds=read_setting("age", age, read_duration),
+        gpu_sharing=read_choice(GpuSharing, "gpu_sharing", gpu_sharing),
     )
 
 

@@ -15,7 +15,7 @@ from jupyter_aistack.broker.stray_record import StrayRecord
 from jupyter_aistack.broker.strays import StrayOptions
 from jupyter_aistack.core.model.stray import StrayAction, StrayPolicy
 
-HOST_RULES = frozenset({"stray_action", "stray_grace", "stray_exempt"})
+HOST_RULES = frozenset({"gpu_sharing", "stray_action", "stray_grace", "stray_exempt"})
 """Settings of this module that hold for all who share a ledger."""
 
 
@@ -25,6 +25,14 @@ class HostTraits(LoggingConfigurable):
     serves_host = False
     """Whether this is read by the broker of all users of the host. No setting: it is
     for the process to know what it is."""
+
+    gpu_sharing = Unicode(
+        "any-user",
+        help="""Who may have leases of one GPU at the same time: ``any-user``, or ``same-user``, one user at a time.
+        Users of one GPU share its MPS server, whose clients are not protected from each other's faults;
+        ``same-user`` keeps them apart. A lease that is suspended keeps its GPU for its user. MIG instances are GPUs
+        of their own.""",
+    ).tag(config=True)
 
     stray_action = Unicode(
         "nothing",

@@ -334,6 +334,7 @@ class AIStack(HostTraits):
             notice_seconds=self.notice_seconds,
             min_runtime=self.min_runtime,
             age=self.age,
+            gpu_sharing=self.gpu_sharing,
         )
 
     def build_service(self, broker: Broker) -> Service:

@@ -23,6 +23,7 @@ TAKEN_OVER = frozenset(
         "batch_share",
         "carbon_g_per_kwh",
         "cycle_seconds",
+        "gpu_sharing",
         "half_life",
         "hub_accounts",
         "hub_url",

@@ -48,6 +48,8 @@ OFF = "off"
 AUTO = "auto"
 """The setting of those who take the one at `DEFAULT_PATH`, if there is one."""
 VARIABLE = "AISTACK_BROKER"
+HUB_TOKEN = "JUPYTERHUB_API_TOKEN"
+"""By which a Jupyter server that JupyterHub has started proves whose it is."""
 MAX_PATH_BYTES = 107
 """The longest path of a Unix socket (``sun_path`` of Linux)."""
 MAX_LINE = 64 << 20
@@ -160,7 +162,8 @@ class BrokerSocket:
     Args:
         path: the socket.
         client: what calls, and its version, for people.
-        token: a token of JupyterHub that proves the user; empty for none.
+        token: a token of JupyterHub that proves the user, empty for none; None for
+            that of this process's environment, if there is one.
         protocol: the protocols that this side speaks.
         clock: seconds since the epoch.
 
@@ -174,14 +177,15 @@ class BrokerSocket:
         path: str,
         *,
         client: str = f"jupyter_aistack {__version__}",
-        token: str = "",
+        token: str | None = None,
         protocol: ProtocolRange = SPOKEN,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = path
         self.silent_since: float | None = None
         self.greeting: BrokerGreeting | None = None
-        self._hello = ClientGreeting(protocol=protocol, client=client, token=token)
+        own_token = os.environ.get(HUB_TOKEN, "") if token is None else token
+        self._hello = ClientGreeting(protocol=protocol, client=client, token=own_token)
         self._clock = clock
         self._idle: deque[_Connection] = deque()
         self._pid = os.getpid()

@@ -7,6 +7,7 @@ import type {
   IUsageSummary,
   IDevice,
   IHost,
+  IHosts,
   ILease,
   IRequest,
   IRequestBody,
@@ -43,6 +44,8 @@ export interface ILeaseManager extends IDisposable {
   /** The waiting request of a kernel, or null. */
   requestOf(kernelId: string): IRequest | null;
 
+  /** All hosts that share the ledger of this host, as each has told last. */
+  hosts(): Promise<IHosts>;
   /** What a kernel has used, as recorded by the server. */
   usageSummary(kernelId: string): Promise<IUsageSummary>;
   /** Asks for a slice. Rejects with `AIStackError` when it is refused. */

@@ -67,7 +67,7 @@ def test_nothing_new_is_granted_on_a_drained_device_and_what_is_there_goes_on(
 ) -> None:
     lease = granted(broker, "1/4")
     (device_id,) = {slice_.device_id for slice_ in lease.slices}
-    drained = broker.drain(device_id, reason="a fan", created_by="ops")
+    drained = broker.drains.drain(device_id, reason="a fan", created_by="ops")
     assert drained.drain is not None
     assert (drained.drain.kind, drained.drain.reason) == (DrainKind.DRAIN, "a fan")
     for name in ("k-2", "k-3"):
@@ -87,7 +87,7 @@ def test_a_drain_ends_by_itself_and_who_waits_is_served(
     until = clock.now + 3600
     lease = granted(broker, "1/4")
     for device_id in gpus(broker):
-        broker.drain(device_id, until=until)
+        broker.drains.drain(device_id, until=until)
     request = ask(broker, name="k-2")
     (waiting,) = broker.waiting()
     assert waiting.eta_at == until
@@ -100,7 +100,7 @@ def test_a_drain_ends_by_itself_and_who_waits_is_served(
     broker.maintain()
     assert broker.request(request.id).lease_id
     assert broker.lease(lease.id).conditions == ()
-    assert all(device.drain is None for device in broker.marked_inventory().devices)
+    assert all(device.drain is None for device in broker.drains.inventory().devices)
     kinds = [event.kind for event in broker.events()]
     assert kinds.count(EventKind.DEVICE_DRAINED) == 2
     assert kinds.count(EventKind.DEVICE_UNDRAINED) == 2
@@ -111,7 +111,7 @@ def test_a_request_is_not_refused_for_good_for_a_drain_without_end(
     broker: Broker,
 ) -> None:
     for device_id in gpus(broker):
-        broker.drain(device_id)
+        broker.drains.drain(device_id)
     request = ask(broker, "2")
     (waiting,) = broker.waiting()
     assert (waiting.request.id, waiting.eta_at) == (request.id, None)
@@ -122,33 +122,33 @@ def test_a_quarantine_lasts_until_somebody_ends_it(
     broker: Broker, clock: ManualClock
 ) -> None:
     for device_id in gpus(broker):
-        broker.drain(device_id, kind=DrainKind.QUARANTINE, reason="it miscounts")
+        broker.drains.drain(device_id, kind=DrainKind.QUARANTINE, reason="it miscounts")
     request = ask(broker)
     clock.advance(30 * DAY)
     broker.maintain()
     assert "is in quarantine: it miscounts" in reason(broker)
-    undrained = broker.undrain("0")
+    undrained = broker.drains.undrain("0")
     assert undrained.drain is None
     assert broker.request(request.id).lease_id, "served at once"
     with pytest.raises(Refused, match="is not being drained"):
-        broker.undrain("0")
+        broker.drains.undrain("0")
 
 
 def test_a_later_word_on_a_device_replaces_the_former(
     broker: Broker, clock: ManualClock
 ) -> None:
     lease = granted(broker, "2")
-    broker.drain("0", until=clock.now + 60)
-    broker.drain("0", until=clock.now + 7200, reason="longer")
-    broker.drain("1")
+    broker.drains.drain("0", until=clock.now + 60)
+    broker.drains.drain("0", until=clock.now + 7200, reason="longer")
+    broker.drains.drain("1")
     clock.advance(61.0)
     broker.maintain()
-    drains = [device.drain for device in broker.marked_inventory().devices]
+    drains = [device.drain for device in broker.drains.inventory().devices]
     assert [drain is not None and drain.reason for drain in drains] == ["longer", ""]
-    broker.undrain("0")
+    broker.drains.undrain("0")
     (told,) = broker.lease(lease.id).conditions
     assert "(simulated) 1 is being drained" in told.message, "by the other"
-    broker.undrain("1")
+    broker.drains.undrain("1")
     assert broker.lease(lease.id).conditions == ()
 
 
@@ -165,7 +165,7 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(
     broker: Broker, device: str, until: float | None, sentence: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        broker.drain(device, until=until)
+        broker.drains.drain(device, until=until)
     assert caught.value.message.startswith(sentence)
     assert broker.events() == ()
 
@@ -179,12 +179,12 @@ def test_a_drain_outlasts_its_broker_and_holds_for_others_at_once(
         for _ in range(2)
     )
     second.inventory()  # known before, and not asked for again for two seconds
-    first.drain("0")
+    first.drains.drain("0")
     assert ask(second).lease_id == ""
     first.close()
     third = simulated_broker("1xH100-80GB", ledger=SQLLedger(url), clock=clock)
     third.maintain()
     assert "is being drained" in reason(third)
-    third.undrain("0")
+    third.drains.undrain("0")
     second.close()
     third.close()

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import requests
 
 from tests.fakes.live_server import free_port
-from tests.fakes.other_users import starting_users
+from tests.fakes.other_users import as_user, starting_users
 from tests.fakes.waiting import wait_until
 from tests.paths import ROOT
 
@@ -45,11 +45,14 @@ class Hub:
         folder: where its files are, open to all users.
         settings: its configuration beside what every hub of the tests has.
         environment: what its process gets beside the environment of the tests.
+        uid: the user that runs it; None for the tests' own, as root the one who can
+            start servers as their users.
     """
 
     folder: Path
     settings: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    uid: int | None = None
     port: int = field(default_factory=free_port)
     hub_port: int = field(default_factory=free_port)
     proxy_port: int = field(default_factory=free_port)
@@ -71,9 +74,14 @@ class Hub:
         config = self.folder / "jupyterhub_config.py"
         config.write_text(self._config())
         command = [sys.executable, "-m", "jupyterhub", f"--config={config}"]
+        if self.uid is None:
+            command = starting_users(command)
+        else:
+            os.chown(self.folder, self.uid, self.uid)
+            command = as_user(self.uid, command)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                starting_users(command),
+                command,
                 cwd=self.folder,
                 env=self._environment(),
                 stdout=log,
@@ -131,7 +139,10 @@ class Hub:
         assert self.process is not None
         assert self.process.poll() is None, self.log()
         try:
-            return requests.get(f"{self.url}/hub/api", timeout=SECONDS).ok
+            # First the hub itself: the proxy writes a page of log for each question
+            # that it cannot pass on.
+            addresses = (self.api_url, f"{self.url}/hub/api")
+            return all(requests.get(each, timeout=SECONDS).ok for each in addresses)
         except requests.ConnectionError:
             return False
 
@@ -218,6 +229,10 @@ class HubUser:
         """Whether there is a server, ready or not."""
         return bool(self.hub.user(self.name).get("servers"))
 
+    def cookie(self, name: str, path: str) -> str:
+        """A cookie of the browser; empty for none."""
+        return _cookie(self.session, name, path)
+
     @property
     def url(self) -> str:
         """Where the user's server is."""
@@ -248,19 +263,13 @@ def _cookie(session: requests.Session, name: str, path: str) -> str:
 
 
 @contextmanager
-def running_hub(
-    folder: Path,
-    settings: Sequence[str] = (),
-    environment: Mapping[str, str] | None = None,
-) -> Iterator[Hub]:
+def running_hub(folder: Path, settings: str = "", **fields: Any) -> Iterator[Hub]:
     """A hub that runs, and whose servers are ended with it.
 
-    `settings` are texts of its configuration, in which ``services`` and ``roles`` are
-    lists to add to.
+    `settings` is a part of its configuration, in which ``services`` and ``roles`` are
+    lists to add to; `fields` are those of `Hub`.
     """
-    hub = Hub(
-        folder=folder, settings="\n".join(settings), environment=environment or {}
-    )
+    hub = Hub(folder=folder, settings=settings, **fields)
     hub.start()
     try:
         yield hub

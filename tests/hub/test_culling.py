@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.fakes.jupyterhub import Hub, HubUser, running_hub
 from tests.fakes.live_server import end
 from tests.fakes.waiting import wait_until
+
+from .asking import ask_for_kernel, leases
 
 IDLE_SECONDS = 10
 CULLER = "a-token-of-the-culler"
@@ -42,7 +43,7 @@ roles.append({{{{
 
 @pytest.fixture
 def hub(open_folder: Path) -> Iterator[Hub]:
-    with running_hub(open_folder, [SETTINGS.format(folder=open_folder)]) as running:
+    with running_hub(open_folder, SETTINGS.format(folder=open_folder)) as running:
         yield running
 
 
@@ -87,14 +88,6 @@ class Script:
         end(self._process)
 
 
-def kernel_that_asks(user: HubUser, spec: str) -> dict[str, Any]:
-    """The answer to a request of a new kernel in which nothing runs."""
-    kernel = user.call("POST", "api/kernels", {}).json()
-    body = {"spec": spec, "kernel_id": kernel["id"]}
-    answer: dict[str, Any] = user.call("POST", "aistack/api/v1/leases", body).json()
-    return answer
-
-
 def last_activity(user: HubUser) -> datetime:
     server = user.hub.user(user.name)["servers"][""]
     return datetime.fromisoformat(server["last_activity"])
@@ -106,8 +99,8 @@ def test_who_waits_is_kept_and_who_only_holds_is_not(hub: Hub, script: Script) -
     alice.start_server()
     bob.start_server()
 
-    assert kernel_that_asks(bob, "1/4")["lease"] is not None
-    assert kernel_that_asks(alice, "1")["lease"] is None
+    assert ask_for_kernel(bob, "1/4")["lease"] is not None
+    assert ask_for_kernel(alice, "1")["lease"] is None
     asked_at = last_activity(alice)
 
     with culler(hub):
@@ -115,10 +108,8 @@ def test_who_waits_is_kept_and_who_only_holds_is_not(hub: Hub, script: Script) -
         # Much longer than a server may be idle, and told to the hub by nobody but us.
         kept = asked_at + timedelta(seconds=IDLE_SECONDS + 5)
         wait_until(lambda: last_activity(alice) > kept, 120, hub.log)
-        leases = alice.call("GET", "aistack/api/v1/leases").json()["leases"]
-        assert [lease["spec"] for lease in leases] == ["1/4"], (
-            "what bob held has come back"
-        )
+        held = [lease["spec"] for lease in leases(alice)]
+        assert held == ["1/4"], "what bob held has come back"
 
         script.end()
         wait_until(lambda: not alice.has_server(), 120, hub.log)

@@ -292,3 +292,21 @@ def test_a_service_that_another_user_pretends_to_be_is_refused(
     os.chown(brokers.path, ANOTHER_USER, ANOTHER_USER)
     with pytest.raises(PermissionDenied, match="belongs to"):
         broker_path()
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [(None, "of-the-server"), ("of-a-user", "of-a-user"), ("", None)],
+)
+def test_a_server_of_a_hub_shows_its_token(
+    brokers: Brokers,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str | None,
+    shown: str | None,
+) -> None:
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "of-the-server")
+    broker = brokers.start()
+    client = BrokerSocket(str(brokers.path), token=given)
+    client.call("host", {})
+    client.close()
+    assert broker.lines[0].get("token") == shown

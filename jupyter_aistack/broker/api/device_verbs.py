@@ -29,7 +29,7 @@ class DeviceVerbs(VerbGroup):
         }
 
     def _drain(self, payload: Payload, caller: Caller) -> JSON:
-        drained = self._broker.drain(
+        drained = self._broker.drains.drain(
             text_field(payload, "device"),
             until=self._until(payload),
             reason=text_field(payload, "reason", ""),
@@ -44,7 +44,7 @@ class DeviceVerbs(VerbGroup):
                     f"{name}: a quarantine lasts until the device is undrained",
                     field=name,
                 )
-        drained = self._broker.drain(
+        drained = self._broker.drains.drain(
             text_field(payload, "device"),
             kind=DrainKind.QUARANTINE,
             reason=text_field(payload, "reason", ""),
@@ -53,7 +53,7 @@ class DeviceVerbs(VerbGroup):
         return self._device(drained)
 
     def _undrain(self, payload: Payload, caller: Caller) -> JSON:
-        return self._device(self._broker.undrain(text_field(payload, "device")))
+        return self._device(self._broker.drains.undrain(text_field(payload, "device")))
 
     def _until(self, payload: Payload) -> float | None:
         """When it ends by itself: at a time, or after so many seconds."""

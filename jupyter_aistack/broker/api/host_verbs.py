@@ -41,7 +41,7 @@ class HostVerbs(VerbGroup):
 
     def _host(self, payload: Payload, caller: Caller) -> JSON:
         broker = self._broker
-        inventory = broker.marked_inventory()
+        inventory = broker.drains.inventory()
         leases = broker.current_leases()
         visibility = self._visibility(caller)
         policy_problems = problems(broker.policy, inventory)

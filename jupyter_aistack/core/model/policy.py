@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from fractions import Fraction
 
 DEFAULT_QUEUE = "default"
 EVERYBODY = "*"
 WEEK_SECONDS = 7 * 86400.0
+
+
+class GpuSharing(StrEnum):
+    """Who may have leases of one GPU at the same time."""
+
+    ANY_USER = "any-user"
+    SAME_USER = "same-user"  # one user at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +110,8 @@ class Policy:
         notice_seconds: between the notice of a preemption and the preemption.
         min_runtime_seconds: a preemptible lease is left alone this long.
         age_seconds: a request that has waited this long is served before all that have not.
+        gpu_sharing: who may have leases of one GPU at the same time; instances of MIG
+            are GPUs of their own.
     """
 
     queues: tuple[Queue, ...] = (Queue(name=DEFAULT_QUEUE),)
@@ -111,6 +121,7 @@ class Policy:
     notice_seconds: float = 60.0
     min_runtime_seconds: float = 600.0
     age_seconds: float = 86400.0
+    gpu_sharing: GpuSharing = GpuSharing.ANY_USER
 
     def queue(self, name: str) -> Queue | None:
         return next((queue for queue in self.queues if queue.name == name), None)

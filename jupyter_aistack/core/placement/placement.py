@@ -21,8 +21,9 @@ from .capacity_value import CapacityValue
 from .demand import WHOLE
 from .device_capacity import CLOSE, DeviceCapacity, as_float, bytes_of
 from .instances import place_instance
-from .refusals import no_device, too_much, waits_for_drained, why_waiting
+from .refusals import no_device, of_two_makers, too_much, waits_for_drained, why_waiting
 from .sizing import host_share, is_model, most_alike, of_one_maker, sizes_on
+from .tenants import EVERYBODY, EXCLUDED, ONE_USER, Tenants
 from .topology import best_connected
 from .verdict import UNSATISFIABLE, PlacementFailure, PlacementVerdict
 
@@ -35,6 +36,7 @@ class Capacity:
     Args:
         facts: the devices, and what is known of them.
         held: slices that are held.
+        tenants: whose GPUs they are, where each is one user's at a time.
 
     Attributes:
         inventory: the devices; each says which host it is on.
@@ -42,9 +44,16 @@ class Capacity:
             None while that is not known, and then a hole is worth its size.
     """
 
-    def __init__(self, facts: DeviceFacts, held: Iterable[Slice] = ()) -> None:
+    def __init__(
+        self,
+        facts: DeviceFacts,
+        held: Iterable[Slice] = (),
+        *,
+        tenants: Tenants = EVERYBODY,
+    ) -> None:
         self.inventory = facts.inventory
         self.value: CapacityValue | None = None
+        self.tenants = tenants
         self._facts = facts
         self._hosts = facts.hosts
         self._free = {
@@ -56,23 +65,32 @@ class Capacity:
         """An independent copy in the same state."""
         twin = Capacity.__new__(Capacity)
         twin.value = self.value
+        twin.tenants = self.tenants.copy()
         twin.inventory = self.inventory
         twin._facts = self._facts
         twin._hosts = self._hosts
         twin._free = {device_id: free.copy() for device_id, free in self._free.items()}
         return twin
 
-    def allocate(self, slices: Iterable[Slice]) -> None:
-        """Slices are held from now on; those of unknown devices do not count."""
-        for slice_ in slices:
-            for free in self._touched(slice_):
-                free.allocate(slice_)
+    def allocate(self, slices: Iterable[Slice], user: str = "") -> None:
+        """Slices are held from now on, by a lease of `user`; those of unknown devices
+        do not count.
+        """
+        held = tuple(slices)
+        self.tenants.move_in(held, user)
+        for slice_ in held:
+            for touched in self._touched(slice_):
+                touched.allocate(slice_)
 
-    def release(self, slices: Iterable[Slice]) -> None:
-        """Slices are held no longer."""
-        for slice_ in slices:
-            for free in self._touched(slice_):
-                free.release(slice_)
+    def release(self, slices: Iterable[Slice], user: str = "") -> None:
+        """Slices are held no longer; with `user`, by a lease of that user which has
+        ended.
+        """
+        free = tuple(slices)
+        self.tenants.move_out(free, user)
+        for slice_ in free:
+            for touched in self._touched(slice_):
+                touched.release(slice_)
 
     def _touched(self, slice_: Slice) -> Iterable[DeviceCapacity]:
         """What a slice takes from: its device, where that is here."""
@@ -82,9 +100,7 @@ class Capacity:
         return () if free is None else (free,)
 
     def share(self, device_id: str) -> Fraction:
-        """The share of a device that could still be granted; below 0 where more is held
-        than there is.
-        """
+        """The share of a device that could still be granted; it may be below 0."""
         return self._free[device_id].share
 
     def approx(self, device_id: str) -> float:
@@ -99,18 +115,19 @@ class Capacity:
         """The device of that id, which must be there."""
         return self._free[device_id].device
 
-    def is_free(self, device_id: str, share: Fraction) -> bool:
-        """Whether a device may be granted and has `share` free now."""
+    def is_free(self, device_id: str, share: Fraction, user: str = "") -> bool:
+        """Whether a device may be granted and has `share` free now, for `user`."""
         free = self._free[device_id]
-        return free.device.is_schedulable and free.holds(share, 0)
+        is_open = not self.tenants.others(device_id, user)
+        return is_open and free.device.is_schedulable and free.holds(share, 0)
 
     def holds(self, device_id: str, share: Fraction) -> bool:
         """Whether a device has `share` free, be it granted now or not."""
         return self._free[device_id].holds(share, 0)
 
-    def hold(self, device_id: str, share: Fraction) -> None:
-        """A share of a device, memory and all, is held from now on."""
-        self.allocate([self.placeholder(device_id, share)])
+    def hold(self, device_id: str, share: Fraction, user: str = "") -> None:
+        """A share of a device, memory and all, is held from now on, for `user`."""
+        self.allocate([self.placeholder(device_id, share)], user)
 
     def placeholder(self, device_id: str, share: Fraction) -> Slice:
         """A slice of that share of a device which is only there to be counted."""
@@ -124,7 +141,12 @@ class Capacity:
     # -- placing -----------------------------------------------------------------------
 
     def place(
-        self, spec: Spec, *, host: str = "", kept: Mapping[str, Fraction] = NOTHING_KEPT
+        self,
+        spec: Spec,
+        *,
+        host: str = "",
+        kept: Mapping[str, Fraction] = NOTHING_KEPT,
+        user: str = "",
     ) -> PlacementVerdict:
         """Slices for `spec`, all on one host; or why not.
 
@@ -135,8 +157,11 @@ class Capacity:
         Args:
             host: on which machine; a machine that has no device here means any.
             kept: shares of devices that are kept for others.
+            user: who is to have them; empty where that does not matter.
         """
         kind = self._kind(spec)
+        closed = self.tenants.closed_to(user)
+        kept = {**kept, **dict.fromkeys(closed, EXCLUDED)} if closed else kept
         failure: PlacementFailure | None = None
         for name in [host] if host in self._hosts else self._fullest_first(spec):
             verdict = self._place_on(name, spec, kind, kept)
@@ -145,7 +170,12 @@ class Capacity:
             # "Not now" on one host outweighs "never" on the others.
             if failure is None or (failure.never and not verdict.never):
                 failure = verdict
-        return failure or self._never(no_device(spec, self.inventory))
+        if failure is None:
+            return self._never(no_device(spec, self.inventory))
+        able = {i for sizes in self.needs(spec, host).values() for i in sizes}
+        if not failure.never and not able.isdisjoint(closed):
+            return PlacementFailure(reason=ONE_USER)
+        return failure
 
     def when_idle(self, spec: Spec, host: str = "") -> PlacementVerdict:
         """Where `spec` would go on a host (empty: on any) if nothing were held."""
@@ -249,10 +279,7 @@ class Capacity:
         if count > 1:
             devices = best_connected(of_one_maker(devices, count), count)
             if not devices:
-                why = (
-                    f"waits for {count} GPUs of one maker, which one process cannot mix"
-                )
-                return PlacementFailure(reason=why)
+                return PlacementFailure(reason=of_two_makers(count))
         return tuple(self._cut(device, sizes[device.id]) for device in devices[:count])
 
     def _are_enough(self, sizes: Mapping[str, Fraction], count: int) -> bool:
@@ -266,9 +293,7 @@ class Capacity:
     def _fitting(
         self, sizes: Mapping[str, Fraction], kept: Mapping[str, Fraction]
     ) -> list[DeviceCapacity]:
-        """The devices that may be granted and have that share free beside what is
-        kept.
-        """
+        """The devices that may be granted so much beside what is kept."""
         everything = self._free
         # Most devices are full: a float tells that before anything exact is computed.
         least = as_float(min(sizes.values())) - CLOSE
@@ -364,9 +389,7 @@ def place(
     *,
     kept: Mapping[str, Fraction] = NOTHING_KEPT,
 ) -> PlacementVerdict:
-    """Slices for `spec` beside those `held`, or why not; see
-    :meth:`Capacity.place`.
-    """
+    """Slices for `spec` beside those `held`, or why not: see `Capacity.place`."""
     return Capacity(DeviceFacts(inventory), held).place(spec, kept=kept)
 
 

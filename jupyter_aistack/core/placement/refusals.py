@@ -120,6 +120,11 @@ def profiles_of(devices: Sequence[Device]) -> list[str]:
     return sorted({instance.profile for device in devices for instance in device.mig})
 
 
+def of_two_makers(count: int) -> str:
+    """The devices that are free are not alike."""
+    return f"waits for {count} GPUs of one maker, which one process cannot mix"
+
+
 def waits_for_drained(device: Device) -> str:
     """Nothing new is granted on a device that is needed."""
     drain = device.drain

@@ -14,6 +14,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.placement.placement import NOTHING_KEPT, Capacity
+from jupyter_aistack.core.placement.tenants import EXCLUDED
 from jupyter_aistack.core.placement.verdict import PlacementFailure
 
 from .lease_ends import ends_at
@@ -37,6 +38,8 @@ class CapacityHold:
         queue: leases of this queue may use it; empty for a hold that belongs to one
             request.
         name: the reservation's name; empty for a request's.
+        user: whose request it is for; empty for a reservation.
+        sole: the devices of which nobody else may have anything then.
     """
 
     shares: Shares
@@ -44,6 +47,14 @@ class CapacityHold:
     ends_at: float = math.inf
     queue: str = ""
     name: str = ""
+    user: str = ""
+    sole: frozenset[str] = frozenset()
+
+    def shares_for(self, user: str) -> Shares:
+        """What is held before a user: all of the devices that are another's alone."""
+        if not self.sole or user == self.user:
+            return self.shares
+        return {**self.shares, **dict.fromkeys(self.sole, EXCLUDED)}
 
     def applies_to(self, request: Request, now: float) -> bool:
         """Whether a lease for `request` that began now would be in its way."""
@@ -80,7 +91,10 @@ def held_for_others(
     holds: Iterable[CapacityHold], request: Request, now: float
 ) -> Shares:
     """The shares that a lease for `request`, from now on, must leave alone."""
-    shares = sum_shares(hold.shares for hold in holds if hold.applies_to(request, now))
+    user = request.holder.user
+    shares = sum_shares(
+        hold.shares_for(user) for hold in holds if hold.applies_to(request, now)
+    )
     return shares or NOTHING_KEPT
 
 
@@ -140,7 +154,7 @@ def _capacity_at(
         # What ends before the window begins, or must give way, is not in its way.
         for lease in leases:
             if lease.preemptible or ends_at(lease) <= starts_at:
-                then.release(lease.occupied)
+                then.release(lease.occupied, lease.holder.user)
     for hold in holds:
         if hold.starts_at < end and starts_at < hold.ends_at:
             for device_id, share in hold.shares.items():

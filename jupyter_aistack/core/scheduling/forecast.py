@@ -174,7 +174,8 @@ class _Forecaster:
         when_idle = self._state.when_idle(request)
         if isinstance(when_idle, PlacementFailure):
             return
-        hold = CapacityHold(shares=start.shares, starts_at=self._now + BACKFILL_SECONDS)
+        starts_at = self._now + BACKFILL_SECONDS
+        hold = self._state.hold_of(request, start.shares, starts_at)
         kind = head_kind(request, when_idle)
         self._heads.setdefault(kind, _Head(request=request, hold=hold))
 
@@ -211,7 +212,7 @@ class _Forecaster:
         """
         capacity = self._state.capacity
         for device_id, share in start.shares.items():
-            capacity.hold(device_id, share)
+            capacity.hold(device_id, share, request.holder.user)
         profile = request.spec.profile
         if request.spec.unit is Unit.PROFILE:
             self._ends.release_to(next(iter(start.shares)), profile, start.at)
@@ -303,8 +304,10 @@ class _Forecaster:
         """
         if start.shares and not math.isinf(start.at):
             return None
-        host = request.holder.host
-        verdict = self._state.capacity.place(request.spec, host=host)
+        holder = request.holder
+        verdict = self._state.capacity.place(
+            request.spec, host=holder.host, user=holder.user
+        )
         in_the_way = [
             lease
             for lease in self._held

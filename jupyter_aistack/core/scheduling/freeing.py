@@ -8,7 +8,7 @@ served anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -67,10 +67,12 @@ class CapacityFreeing:
         self._places: dict[str, CapacityHold] = {}
         self._leaving = {lease.id for lease in self._state.held if _is_leaving(lease)}
 
-    def allocate(self, slices: Iterable[Slice]) -> None:
-        """Slices were granted: they are not there any more for those who wait."""
+    def allocate(self, slices: Iterable[Slice], user: str) -> None:
+        """Slices were granted to a user: they are not there any more for those who
+        wait.
+        """
         if self._to_come is not None:
-            self._to_come.allocate(slices)
+            self._to_come.allocate(slices, user)
 
     def find_place(self, request: Request, size: Fraction) -> bool:
         """Whether capacity is being freed for a request, by leases that have been, or
@@ -106,7 +108,9 @@ class CapacityFreeing:
             if not going:
                 return None
             leases = [lease for lease in self._state.held if lease.id in going]
-            self._to_come = _without(self._state.capacity, leases)
+            self._to_come = _without(
+                self._state.capacity, leases, ended=self._preempted
+            )
         return self._place_in(
             self._to_come, request, self._state.now, self._state.holds
         )
@@ -135,9 +139,9 @@ class CapacityFreeing:
         )
         if isinstance(slices, PlacementFailure):
             return None
-        to_come.allocate(slices)
+        to_come.allocate(slices, request.holder.user)
         shares = {slice_.device_id: slice_.fraction for slice_ in slices}
-        return CapacityHold(shares=shares, starts_at=self._state.now)
+        return self._state.hold_of(request, shares, self._state.now)
 
     # -- by suspending -----------------------------------------------------------------
 
@@ -156,7 +160,7 @@ class CapacityFreeing:
 
         gone = {victim.lease_id for victim in victims}
         leases = [lease for lease in state.held if lease.id in gone]
-        to_come = _without(capacity, leases)
+        to_come = _without(capacity, leases, ended=())
         holds = self._reservations_in(to_come, leases, state.now)
         place = self._place_in(to_come, request, state.now, holds, suspended=victims)
         if place is None:
@@ -245,7 +249,8 @@ class CapacityFreeing:
         if not victims:
             return None
 
-        to_come = _without(self._to_come or state.capacity, victims)
+        ended = {lease.id for lease in victims}
+        to_come = _without(self._to_come or state.capacity, victims, ended=ended)
         holds = self._reservations_in(to_come, victims, then)
         place = self._place_in(to_come, request, then, holds, ended=victims)
         if place is None:
@@ -297,11 +302,15 @@ class CapacityFreeing:
             self._suspend(self._transfers, marked, victims)
 
 
-def _without(capacity: Capacity, leases: Iterable[Lease]) -> Capacity:
-    """A copy of what is free once these leases are gone."""
+def _without(
+    capacity: Capacity, leases: Iterable[Lease], *, ended: Collection[str]
+) -> Capacity:
+    """A copy of what is free once these leases are gone; those that have not `ended` are
+    suspended, and stay their user's place.
+    """
     left = capacity.copy()
     for lease in leases:
-        left.release(lease.occupied)
+        left.release(lease.occupied, lease.holder.user if lease.id in ended else "")
     return left
 
 

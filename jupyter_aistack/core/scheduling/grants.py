@@ -96,7 +96,7 @@ def grant(
     state.actions.append(action)
     state.decided.add(request.id)
     state.placement.add(request, slices)
-    state.capacity.allocate(slices)
+    state.capacity.allocate(slices, request.holder.user)
     state.held.append(grant_to_lease(action, "", 0, state.now))
     state.fair_share.charge(
         request.queue, request.holder.user, equivalents(slices), len(slices)

@@ -7,10 +7,12 @@ from fractions import Fraction
 
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Action, Snapshot
+from jupyter_aistack.core.model.policy import GpuSharing
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.cache import DeviceFacts
 from jupyter_aistack.core.placement.placement import Capacity
+from jupyter_aistack.core.placement.tenants import EVERYBODY, Tenants
 from jupyter_aistack.core.placement.verdict import PlacementFailure, PlacementVerdict
 from jupyter_aistack.core.suspend.placement import ResumePlacement
 from jupyter_aistack.core.suspend.transfers import TransferPlan
@@ -60,8 +62,7 @@ class PassState:
         self.now = now
         self.transfers = transfers
         self.held = list(held)
-        occupied = (slice_ for lease in held for slice_ in lease.occupied)
-        self.capacity = Capacity(facts, occupied)
+        self.capacity = capacity_beside(held, facts, snapshot.policy.gpu_sharing)
         self.placement = ResumePlacement(snapshot, transfers, now)
         self.fair_share = FairShare(
             snapshot.policy,
@@ -151,7 +152,36 @@ class PassState:
             ends,
             self.now,
             host=request.holder.host,
+            user=request.holder.user,
         )
+
+    def hold_of(
+        self, request: Request, shares: Shares, starts_at: float
+    ) -> CapacityHold:
+        """Capacity that is held for a request, and the GPUs that are its user's alone
+        then.
+        """
+        return CapacityHold(
+            shares=shares,
+            starts_at=starts_at,
+            user=request.holder.user,
+            sole=self.capacity.tenants.are_of(shares),
+        )
+
+
+def capacity_beside(
+    held: Sequence[Lease], facts: DeviceFacts, sharing: GpuSharing
+) -> Capacity:
+    """What is free beside leases."""
+    tenants = EVERYBODY
+    if sharing is GpuSharing.SAME_USER:
+        tenants = Tenants(facts.inventory.devices)
+    capacity = Capacity(facts, tenants=tenants)
+    for lease in held:
+        # Also what is suspended, and occupies nothing, keeps its user there.
+        tenants.move_in(lease.slices, lease.holder.user)
+        capacity.allocate(lease.occupied)
+    return capacity
 
 
 def size_of(verdict: PlacementVerdict) -> tuple[Fraction, int]:

@@ -68,7 +68,9 @@ def choose_preempted(
     victims = {
         lease.id: lease
         for device_id, share in best.shares.items()
-        for lease in _victims(device_id, share, capacity, candidates, fair_share.now)
+        for lease in _victims(
+            request, device_id, share, capacity, candidates, fair_share.now
+        )
     }
     # Each alone left its queue what it is owed; all of them together may not.
     if _spare_quotas(victims, fair_share):
@@ -85,7 +87,7 @@ def _choose_on_host(
 ) -> _HostChoice | None:
     costs = []
     for device_id, share in sizes.items():
-        cost = _cost(device_id, share, capacity, candidates, fair_share.now)
+        cost = _cost(request, device_id, share, capacity, candidates, fair_share.now)
         if cost is not None:
             costs.append((cost, device_id))
     count = capacity.count(request.spec)
@@ -148,6 +150,7 @@ def _spare_quotas(victims: Mapping[str, Lease], fair_share: FairShare) -> bool:
 
 
 def _cost(
+    request: Request,
     device_id: str,
     share: Fraction,
     capacity: Capacity,
@@ -159,13 +162,15 @@ def _cost(
     """
     if not capacity.device(device_id).is_schedulable:
         return None
-    victims = _victims(device_id, share, capacity, candidates, now)
-    if not victims and not capacity.is_free(device_id, share):
+    user = request.holder.user
+    victims = _victims(request, device_id, share, capacity, candidates, now)
+    if not victims and not capacity.is_free(device_id, share, user):
         return None
     return sum(_disruption(lease, now) for lease in victims)
 
 
 def _victims(
+    request: Request,
     device_id: str,
     share: Fraction,
     capacity: Capacity,
@@ -173,23 +178,30 @@ def _victims(
     now: float,
 ) -> list[Lease]:
     """The least disruptive leases of a device that must end so that a share of it is
-    free; none when it is free, or all of them are not enough.
+    free; none when it is free, or all of them are not enough. Where a GPU is one user's
+    at a time, all leases of other users must end.
     """
+    user = request.holder.user
+    others = capacity.tenants.others(device_id, user)
     free = capacity.share(device_id)
     memory = capacity.memory(device_id)
     needed = int(share * capacity.device(device_id).memory_bytes)
     here = [lease for lease in candidates if _is_on(lease, device_id)]
     here.sort(key=lambda lease: (_disruption(lease, now), lease.id))
+    if others:
+        # First those that must end whatever is free.
+        here.sort(key=lambda lease: lease.holder.user == user)
     chosen: list[Lease] = []
     for lease in here:
-        if free >= share and memory >= needed:
+        if free >= share and memory >= needed and not others:
             break
+        others = max(0, others - (lease.holder.user != user))
         chosen.append(lease)
         for slice_ in lease.slices:
             if slice_.device_id == device_id:
                 free = free + slice_.fraction
                 memory = memory + slice_.memory_bytes
-    if free >= share and memory >= needed:
+    if free >= share and memory >= needed and not others:
         return chosen
     return []
 

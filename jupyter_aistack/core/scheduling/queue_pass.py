@@ -18,6 +18,7 @@ from operator import attrgetter
 from jupyter_aistack.core.model.device import SliceKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Action, Reject, Snapshot
+from jupyter_aistack.core.model.policy import GpuSharing
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.spec import Spec
 from jupyter_aistack.core.placement.cache import PlacementCache
@@ -25,7 +26,7 @@ from jupyter_aistack.core.placement.verdict import PlacementFailure
 from jupyter_aistack.core.suspend.transfers import TransferPlan
 from jupyter_aistack.exceptions import AcquireTimeout, QuotaExceeded
 
-from .capacity_holds import BACKFILL_SECONDS, CapacityHold, head_kind
+from .capacity_holds import BACKFILL_SECONDS, head_kind
 from .demand_value import demand_value
 from .freeing import CapacityFreeing
 from .grants import grant, offer
@@ -166,7 +167,7 @@ class QueuePass:
         offered = offer(self._state, request)
         if not isinstance(offered, PlacementFailure):
             grant(self._state, request, offered, ttl_seconds=self._ttl_seconds)
-            self._freeing.allocate(offered.slices)
+            self._freeing.allocate(offered.slices, request.holder.user)
             return True
 
         group.why = offered.reason
@@ -182,14 +183,16 @@ class QueuePass:
         """Whose answer is the same: a shape that did not fit fits no other request in
         this pass.
 
-        Queues differ where they have reservations, in whose leases they may preempt,
-        and in what may be suspended.
+        Users differ where a GPU is one user's at a time; queues where they have
+        reservations, in whose leases they may preempt, and in what may be suspended.
         """
         may_suspend = self._state.transfers is not None
         is_reserved = group.queue in self._state.reserved_queues
         differs = may_suspend or is_reserved or self._freeing.has_preemptible
+        sharing = self._state.snapshot.policy.gpu_sharing
         return (
             group.shape,
+            group.user if sharing is GpuSharing.SAME_USER else "",
             group.queue if differs else "",
             group.head.holder.kind if may_suspend else "",
         )
@@ -211,7 +214,7 @@ class QueuePass:
         at = start.at
         if math.isinf(at):
             at = self._state.now + BACKFILL_SECONDS
-        self._state.holds.append(CapacityHold(shares=start.shares, starts_at=at))
+        self._state.holds.append(self._state.hold_of(request, start.shares, at))
 
     def _reject(self, group: RequestGroup, reason: str, code: str) -> None:
         for request in group.rest:

@@ -79,15 +79,21 @@ class ReleaseTimes:
                 return
 
     def start_on(
-        self, device_id: str, share: Fraction, capacity: Capacity, now: float
+        self,
+        device_id: str,
+        share: Fraction,
+        capacity: Capacity,
+        now: float,
+        user: str = "",
     ) -> float:
-        """When `share` of a device will be free as far as is known; infinity when it is
-        not.
+        """When `share` of a device will be free for a user as far as is known; infinity
+        when it is not.
         """
-        if capacity.is_free(device_id, share):
+        if capacity.is_free(device_id, share, user):
             return now
         device = capacity.device(device_id)
-        opens_at = max(now, device.schedulable_at)
+        alone = self._left_by_others(device_id, capacity, user)
+        opens_at = max(now, alone, device.schedulable_at)
         if math.isinf(opens_at) or capacity.holds(device_id, share):
             return opens_at
         free = capacity.approx(device_id)
@@ -101,6 +107,23 @@ class ReleaseTimes:
                 return max(opens_at, end)
         return math.inf
 
+    def _left_by_others(self, device_id: str, capacity: Capacity, user: str) -> float:
+        """When other users have left a device that is one user's at a time."""
+        others = capacity.tenants.others(device_id, user)
+        if not others:
+            return -math.inf
+        ends = [
+            ends_at(lease)
+            for lease in self.leases
+            if lease.holder.user != user and _is_on(lease, device_id)
+        ]
+        # What is held for others, and is no lease yet, has no end that is known.
+        return max(ends) if len(ends) >= others else math.inf
+
+
+def _is_on(lease: Lease, device_id: str) -> bool:
+    return any(slice_.device_id == device_id for slice_ in lease.slices)
+
 
 def _has_instance(lease: Lease, device_id: str, profile: str) -> bool:
     return any(
@@ -110,7 +133,13 @@ def _has_instance(lease: Lease, device_id: str, profile: str) -> bool:
 
 
 def earliest_start(
-    spec: Spec, capacity: Capacity, ends: ReleaseTimes, now: float, *, host: str = ""
+    spec: Spec,
+    capacity: Capacity,
+    ends: ReleaseTimes,
+    now: float,
+    *,
+    host: str = "",
+    user: str = "",
 ) -> Start:
     """When there will be capacity for `spec` as far as the ends of leases are known,
     and on which devices; of what is equally near, the devices with most free.
@@ -123,7 +152,7 @@ def earliest_start(
         if len(sizes) < count:
             continue
         starts = sorted(
-            (ends.start_on(i, size, capacity, now), -capacity.approx(i), i)
+            (ends.start_on(i, size, capacity, now, user), -capacity.approx(i), i)
             for i, size in sizes.items()
         )[:count]
         beside = _host_shares(spec, capacity, name)
@@ -145,6 +174,7 @@ def earliest_start_beside(
     now: float,
     *,
     host: str = "",
+    user: str = "",
 ) -> Start:
     """`earliest_start` for a request that must do without what these hold, until they
     end.
@@ -154,9 +184,9 @@ def earliest_start_beside(
         ends = ends.copy()
     for hold in holds:
         for device_id, share in hold.shares.items():
-            capacity.hold(device_id, share)
+            capacity.hold(device_id, share, hold.user)
             ends.free(capacity.placeholder(device_id, share), hold.ends_at)
-    return earliest_start(spec, capacity, ends, now, host=host)
+    return earliest_start(spec, capacity, ends, now, host=host, user=user)
 
 
 def _start_of_profile(

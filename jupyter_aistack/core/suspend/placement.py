@@ -19,15 +19,13 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Snapshot, TransferAction, TransferDirection
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.placement.placement import Capacity
+from jupyter_aistack.core.placement.tenants import EXCLUDED
 from jupyter_aistack.core.placement.verdict import PlacementFailure, PlacementVerdict
 
 from .build import candidate_for, residence_for
 from .feasibility import TransferStep, lacks_memory, why_not_admitted
 from .model import HostMemory, SuspendCandidate
 from .transfers import TransferPlan
-
-EXCLUDED = Fraction(2)
-"""More than there is of a device: kept for others, nothing of it can be had."""
 
 
 class ResumePlacement:
@@ -106,7 +104,10 @@ class ResumePlacement:
         """
         why = ""
         while True:
-            verdict = capacity.place(request.spec, host=request.holder.host, kept=kept)
+            holder = request.holder
+            verdict = capacity.place(
+                request.spec, host=holder.host, kept=kept, user=holder.user
+            )
             if isinstance(verdict, PlacementFailure):
                 return PlacementFailure(reason=why) if why else verdict
             if host is None:

@@ -85,6 +85,8 @@ def _choose_on_host(
     by_device = _by_device(idle)
     able = []
     for device_id, share in sizes.items():
+        if capacity.tenants.others(device_id, request.holder.user):
+            continue  # it stays theirs while they are suspended
         victims = _victims_on(device_id, share, capacity, by_device[device_id], slices)
         if victims is not None:
             must_wait = device_id in moving

@@ -60,6 +60,7 @@ def _paths() -> JSON:
         **_host_paths(),
         **_lease_paths(),
         **_queue_paths(),
+        **_device_paths(),
         **_accounting_paths(),
     }
 
@@ -177,6 +178,36 @@ def _queue_paths() -> JSON:
                 [_id()],
             ),
         },
+        "/reservations": {
+            "get": _verb(
+                "listReservations",
+                "What is kept for whom.",
+                {200: "Reservations"},
+                (403, 503),
+            ),
+            "post": _verb(
+                "reserve",
+                "Keep slices for a queue between two moments; for managers of the"
+                " queue and admins only.",
+                {201: "Reservation"},
+                (400, 403, 404, 409, 503),
+                body="ReservationBody",
+            ),
+        },
+        "/reservations/{id}": {
+            "delete": _verb(
+                "unreserve",
+                "Cancel a reservation.",
+                {200: "Reservation"},
+                (403, 404, 409, 503),
+                [_id()],
+            ),
+        },
+    }
+
+
+def _device_paths() -> JSON:
+    return {
         "/devices/{device}/drain": {
             "post": _verb(
                 "drain",
@@ -203,31 +234,6 @@ def _queue_paths() -> JSON:
                 (400, 403, 503),
                 [_device()],
                 body="QuarantineBody",
-            ),
-        },
-        "/reservations": {
-            "get": _verb(
-                "listReservations",
-                "What is kept for whom.",
-                {200: "Reservations"},
-                (403, 503),
-            ),
-            "post": _verb(
-                "reserve",
-                "Keep slices for a queue between two moments; for managers of the"
-                " queue and admins only.",
-                {201: "Reservation"},
-                (400, 403, 404, 409, 503),
-                body="ReservationBody",
-            ),
-        },
-        "/reservations/{id}": {
-            "delete": _verb(
-                "unreserve",
-                "Cancel a reservation.",
-                {200: "Reservation"},
-                (403, 404, 409, 503),
-                [_id()],
             ),
         },
     }

@@ -9,6 +9,7 @@ import type {
   IUsageSummary,
   IDevice,
   IHost,
+  IHosts,
   ILease,
   IRequest,
   IRequestBody,
@@ -81,6 +82,10 @@ export class LeaseManager extends Disposable implements ILeaseManager {
 
   requestOf(kernelId: string): IRequest | null {
     return requestOf(this.queue, kernelId);
+  }
+
+  hosts(): Promise<IHosts> {
+    return this._api.hosts();
   }
 
   usageSummary(kernelId: string): Promise<IUsageSummary> {

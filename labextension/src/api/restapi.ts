@@ -6,6 +6,7 @@ import type {
   IDevice,
   IEvent,
   IHost,
+  IHosts,
   ILease,
   IRequest,
   IRequestBody,
@@ -24,6 +25,11 @@ export class RestAPI {
 
   host(): Promise<IHost> {
     return this._call('host', validate.host);
+  }
+
+  /** All hosts that share the ledger of this host. */
+  hosts(): Promise<IHosts> {
+    return this._call('hosts', validate.hosts);
   }
 
   /** Live leases of this host; with `all`, ended ones too. */

@@ -11,6 +11,7 @@ import { Warning } from './badges';
 import { DeviceBlock } from './device';
 import { HostHeader } from './host';
 import { MySlice } from './myslice';
+import { OtherHosts } from './otherhosts';
 import { Queue } from './queue';
 import { upcoming, Reservations } from './reservations';
 import { useTick } from './tick';
@@ -100,6 +101,15 @@ function Loaded(props: IPanelProps & { host: IHost }): JSX.Element {
             trans={props.trans}
           />
         </Section>
+        {props.host.other_hosts > 0 && (
+          <Section title={props.trans.__('Other hosts')} name="hosts">
+            <OtherHosts
+              count={props.host.other_hosts}
+              fetch={() => props.manager.hosts()}
+              trans={props.trans}
+            />
+          </Section>
+        )}
         {upcoming(props.host.reservations, props.manager.now()).length > 0 && (
           <Section title={props.trans.__('Reservations')} name="reservations">
             <Reservations

@@ -1,0 +1,207 @@
+"""A choice of slices on the page where users of a hub start their servers, with what
+fits now.
+
+``jupyterhub_config.py`` takes the functions of this module as they are::
+
+    from jupyter_aistack.hub import spawn_options
+
+    c.Spawner.options_form = spawn_options.options_form
+    c.Spawner.options_from_form = spawn_options.options_from_form
+    c.Spawner.apply_user_options = spawn_options.apply_user_options
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from html import escape
+from typing import Any
+
+from jupyter_aistack._version import __version__
+from jupyter_aistack.core.model.spec import parse_spec
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest
+from jupyter_aistack.system.broker_socket import (
+    DEFAULT_PATH,
+    BrokerSocket,
+    broker_path,
+)
+
+JSON = dict[str, Any]
+log = logging.getLogger("jupyter_aistack")
+
+SLICES = ("1/4", "1/2", "1")
+"""What is offered, beside no slice at all."""
+FIELD = "aistack_slice"
+OPTION = "slice"
+SETTING = "--SliceProvisioner.slice="
+"""How a Jupyter server is told what its kernels ask for at launch."""
+ASK_SECONDS = 5.0
+NO_SLICE = "No slice at the start; notebooks may ask for one"
+MAX_SPEC = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """A slice that may be chosen.
+
+    Attributes:
+        spec: as a request says it.
+        devices: on how many devices it fits now; None where that is not known.
+        waiting: how many requests wait there, and go first; None where that is not
+            known.
+    """
+
+    spec: str
+    devices: int | None = None
+    waiting: int | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a kernel would have it at once."""
+        return bool(self.devices) and not self.waiting
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return "A whole GPU" if self.spec == "1" else f"{self.spec} of a GPU"
+
+    @property
+    def sentence(self) -> str:
+        """Whether it is to be had now."""
+        if self.devices is None or self.waiting is None:
+            return "whether it is free cannot be told now"
+        fits = _count(self.devices, "GPU")
+        if self.is_free:
+            return f"fits now, on {fits}"
+        if self.waiting:
+            return f"kernels wait for it, behind {_count(self.waiting, 'request')}"
+        return "fits on no GPU now; kernels wait for it"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def offers_of(
+    host: JSON, queue: Sequence[JSON], specs: Iterable[str] = SLICES
+) -> list[Offer]:
+    """What may be chosen on a host, by what it says of itself and of its queue."""
+    usable = [device for device in host["devices"] if _grants(device)]
+    free = [Fraction(device["free_fraction"]) for device in usable]
+    return [
+        Offer(
+            spec=spec,
+            devices=sum(Fraction(spec) <= share for share in free),
+            waiting=len(queue),
+        )
+        for spec in specs
+    ]
+
+
+def _grants(device: JSON) -> bool:
+    """Whether slices by share are granted on a device."""
+    is_drained = device.get("drain") is not None
+    is_whole = not device["mig_enabled"] and device["kind"] == "gpu"
+    return is_whole and not device["problem"] and not is_drained
+
+
+def read_offers(path: str = "", token: str = "") -> list[Offer]:
+    """What may be chosen now; where the broker does not answer, the same slices without
+    what is free.
+
+    Args:
+        path: the broker's socket; empty for that of this host.
+        token: proves a user or service of the hub, where the broker asks for that.
+    """
+    try:
+        return _ask_for_offers(path or broker_path() or DEFAULT_PATH, token)
+    except AIStackError as error:
+        log.warning("the spawn page cannot tell what is free: %s", error.message)
+        return [Offer(spec=spec) for spec in SLICES]
+
+
+def _ask_for_offers(path: str, token: str) -> list[Offer]:
+    broker = BrokerSocket(
+        path, client=f"jupyter_aistack.hub {__version__}", token=token
+    )
+    try:
+        host = broker.call("host", {}, seconds=ASK_SECONDS)
+        queue = broker.call("queue", {}, seconds=ASK_SECONDS)
+    finally:
+        broker.close()
+    return offers_of(host, queue["queue"])
+
+
+async def _offers() -> list[Offer]:
+    token = os.environ.get("AISTACK_HUB_TOKEN", "")
+    return await asyncio.to_thread(read_offers, "", token)
+
+
+# -- what the hub calls ----------------------------------------------------------------
+
+
+async def options_form(spawner: Any) -> str:
+    """The choice as HTML, asked anew whenever the page is opened."""
+    chosen = str(spawner.user_options.get(OPTION, ""))
+    return form_html(await _offers(), chosen)
+
+
+def form_html(offers: Iterable[Offer], chosen: str = "") -> str:
+    """The choice as HTML.
+
+    Args:
+        offers: what is offered.
+        chosen: what was chosen last.
+    """
+    lines = [_radio("", NO_SLICE, "", is_chosen=not chosen)]
+    lines += [
+        _radio(offer.spec, offer.title, offer.sentence, is_chosen=offer.spec == chosen)
+        for offer in offers
+    ]
+    legend = "What kernels ask for at launch"
+    return f"<fieldset><legend>{legend}</legend>{''.join(lines)}</fieldset>"
+
+
+def _radio(value: str, title: str, remark: str, *, is_chosen: bool) -> str:
+    checked = " checked" if is_chosen else ""
+    small = f" <small>{escape(remark)}</small>" if remark else ""
+    return (
+        f'<div class="radio"><label><input type="radio" name="{FIELD}" '
+        f'value="{escape(value)}"{checked}> {escape(title)}{small}</label></div>'
+    )
+
+
+def options_from_form(form: Mapping[str, Sequence[str]]) -> JSON:
+    """What a user has chosen, as the hub keeps it."""
+    values = form.get(FIELD) or [""]
+    return {OPTION: values[0]}
+
+
+def apply_user_options(spawner: Any, options: Mapping[str, Any]) -> None:
+    """Start a server whose kernels ask for what was chosen, if they are of a kernelspec
+    of ours that names no slice itself.
+
+    Raises:
+        HTTPError: it is no slice.
+    """
+    spec = options.get(OPTION, "")
+    arguments = [each for each in spawner.args if not each.startswith(SETTING)]
+    if spec:
+        arguments.append(f"{SETTING}{_checked(spec)}")
+    spawner.args = arguments
+
+
+def _checked(spec: object) -> str:
+    """A slice that users may name: the choice also comes from the hub's API."""
+    from tornado.web import HTTPError
+
+    try:
+        if not isinstance(spec, str) or len(spec) > MAX_SPEC:
+            raise InvalidRequest("slice: expected a text such as 1/4", field=OPTION)
+        return parse_spec(spec).text
+    except InvalidRequest as error:
+        raise HTTPError(400, error.message.replace("%", "%%")) from error
