@@ -192,10 +192,10 @@ DRIVEN_BY: dict[str, set[str]] = {
         "hostbroker.policy_reload",
         "hostbroker.session",
         "hostbroker.settings",
-        "system.service_manager",
     },
     "hub/test_page.py": {"hub.host_view"},
     "hub/test_shared_account.py": {"hub.__main__", "hub.app"},
+    "hostbroker/test_installation.py": {"hostbroker.service_units"},
     "kernel/test_environment.py": {
         "core.enforcement.device_visibility",
         "providers.amd.visibility",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,9 +13,11 @@ from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.system.standard_streams import tell
 
-from .output import show
+from .output import JSON, show
 
 if TYPE_CHECKING:
+    from jupyter_aistack.hostbroker.installation import PlacedFile
+
     Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 EXIT_REFUSED = 1
@@ -33,6 +35,14 @@ def add_commands(verbs: Verbs) -> None:
     checked = kinds.add_parser("check", help=text, description=text)
     _set(checked, check)
     _add_config(checked)
+    text = "Make it a service of systemd; shows each file before it is written."
+    installed = kinds.add_parser("install", help=text, description=text)
+    _set(installed, install)
+    _add_place(installed)
+    text = "Take the files of the service away that install has written."
+    uninstalled = kinds.add_parser("uninstall", help=text, description=text)
+    _set(uninstalled, uninstall)
+    _add_place(uninstalled)
 
 
 def _set(parser: argparse.ArgumentParser, run: Callable[..., int]) -> None:
@@ -64,6 +74,22 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="the administrator's settings (/etc/jupyter/aistack_config.py)",
+    )
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--user", default="root", metavar="LOGIN", help="as whom it runs (root)"
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("/"),
+        metavar="DIR",
+        help="another root folder, for a package or an image",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be done, and do nothing"
     )
 
 
@@ -106,3 +132,98 @@ def check(options: argparse.Namespace) -> int:
     report = {"file": str(file.path), "problem": ""}
     show(options, report, [fine if exists else missing])
     return 0
+
+
+def install(options: argparse.Namespace) -> int:
+    """Write the files of the service; 1 where one is there already and differs."""
+    from jupyter_aistack.hostbroker import installation
+
+    try:
+        files = _files(options)
+        if not options.json:
+            for each in files:
+                show(options, {}, _file_lines(each))
+        installation.check_may_install(files)
+        written = () if options.dry_run else installation.install(files)
+    except AIStackError as error:
+        return _refuse(options, error)
+    report = {
+        "files": [_file_report(each) for each in files],
+        "written": list(map(str, written)),
+    }
+    show(options, report, _next_steps(options, written))
+    return 0
+
+
+def uninstall(options: argparse.Namespace) -> int:
+    """Take the files of the service away; 1 where one was changed and stays."""
+    from jupyter_aistack.hostbroker import installation
+
+    try:
+        files = _files(options)
+        same = [each for each in files if each.state is installation.FileState.SAME]
+        removed = (
+            [each.file.path for each in same]
+            if options.dry_run
+            else installation.uninstall(files)
+        )
+    except AIStackError as error:
+        return _refuse(options, error)
+    kept = [each.file for each in files if each.state is installation.FileState.DIFFERS]
+    report = {
+        "removed": list(map(str, removed)),
+        "kept": [str(file.path) for file in kept],
+    }
+    verb = "would be removed" if options.dry_run else "removed"
+    lines = [f"{path}: {verb}" for path in removed]
+    show(
+        options, report, [*lines, *(f"{f.path}: was changed, and stays" for f in kept)]
+    )
+    return EXIT_REFUSED if any(not file.is_example for file in kept) else 0
+
+
+def _refuse(options: argparse.Namespace, error: AIStackError) -> int:
+    show(options, {"problem": error.message}, [])
+    tell(f"jupyter aistack broker: {printable(error.message)}")
+    return EXIT_REFUSED
+
+
+def _files(options: argparse.Namespace) -> tuple[PlacedFile, ...]:
+    """The files of the service, and what is at their places."""
+    from jupyter_aistack.hostbroker import installation
+    from jupyter_aistack.hostbroker.service_units import service_files
+
+    files = service_files(sys.executable, options.user)
+    return installation.placed(installation.below(options.root, files))
+
+
+def _file_lines(placed: PlacedFile) -> Iterable[str]:
+    """A file and its content, for people."""
+    words = {
+        "missing": "new",
+        "same": "there already",
+        "differs": "there already, with other content",
+    }
+    yield f"# {placed.file.path} ({words[placed.state.value]})"
+    yield from placed.file.content.splitlines()
+    yield ""
+
+
+def _file_report(placed: PlacedFile) -> JSON:
+    return {
+        "path": str(placed.file.path),
+        "state": placed.state.value,
+        "content": placed.file.content,
+    }
+
+
+def _next_steps(options: argparse.Namespace, written: Iterable[Path]) -> Iterable[str]:
+    if options.dry_run:
+        yield "nothing was written"
+        return
+    for path in written:
+        yield f"{path}: written"
+    yield "start it with:"
+    yield "  systemd-tmpfiles --create aistack.conf"
+    yield "  systemctl daemon-reload"
+    yield "  systemctl enable --now aistack-broker.socket aistack-broker.service"

@@ -17,6 +17,7 @@ from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.system import service_manager
 
+from .abilities import missing_abilities
 from .admin_file import AdminFile
 from .calls import Calls
 from .ledger_place import broker_ledger_url
@@ -128,6 +129,8 @@ class _Serving:
             os.getpid(),
             self._listener.path,
         )
+        for text in missing_abilities():
+            log.warning("it is not root, and cannot %s", text)
         service_manager.notify(service_manager.READY)
         try:
             await stopped.wait()

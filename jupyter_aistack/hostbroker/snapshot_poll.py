@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jupyter_aistack.broker.api.caller import Caller
-from jupyter_aistack.broker.api.snapshots import FRESH_SECONDS, Look
+from jupyter_aistack.broker.api.snapshots import CHANGED_SECONDS, FRESH_SECONDS, Look
 from jupyter_aistack.core.wire.values import integer_field, number_field
 
 from .calls import JSON, Calls
@@ -61,3 +61,5 @@ class SnapshotPoll:
             await news.wait()
         finally:
             timer.cancel()
+        # A look waits that long in its thread, which others may need.
+        await asyncio.sleep(min(seconds, CHANGED_SECONDS))

@@ -76,6 +76,7 @@ REPEATABLE_VERBS = frozenset(
         "end_cell",
         "events",
         "host",
+        "hosts",
         "kernel_leases",
         "leases",
         "listed",

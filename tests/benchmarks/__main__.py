@@ -11,7 +11,14 @@ from typing import Any
 
 from tests import benchmarks
 
-NOT_BENCHMARKS = {"__main__", "gpu", "gpu_probe", "harness", "peers"}
+NOT_BENCHMARKS = {
+    "__main__",
+    "gpu",
+    "gpu_probe",
+    "harness",
+    "peers",
+    "user_process",
+}
 
 
 def is_benchmark(name: str) -> bool:

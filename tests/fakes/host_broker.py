@@ -27,6 +27,7 @@ if uid:
     os.setgroups([])
     os.setgid(int(uid))
     os.setuid(int(uid))
+print("ready", flush=True)
 for line in sys.stdin:
     try:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -95,8 +96,9 @@ class LiveBroker:
     folder: Path
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    uid: int | None = None
+    owner: int | None = None
     program: tuple[str, ...] = ("jupyter_aistack.cli",)
+    launcher: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     speakers: list[Speaker] = field(default_factory=list)
 
@@ -116,7 +118,7 @@ class LiveBroker:
     def command(self) -> list[str]:
         ledger = f"sqlite:///{self.folder / 'state' / 'ledger.sqlite'}"
         own = ["--socket", str(self.path), "--ledger", ledger]
-        command = [sys.executable, "-m", *self.program, "broker", *own]
+        command = [*self.launcher, sys.executable, "-m", *self.program, "broker", *own]
         return [*command, *self.options]
 
     def spawn(self) -> subprocess.Popen[bytes]:
@@ -125,7 +127,7 @@ class LiveBroker:
         environment.pop("AISTACK_LEDGER", None)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(), env=environment, stdout=log, stderr=log, user=self.uid
+                self.command(), env=environment, stdout=log, stderr=log
             )
         return self.process
 
@@ -170,6 +172,8 @@ class LiveBroker:
             text=True,
             cwd="/",
         )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
         speaker = Speaker(process, own)
         self.speakers.append(speaker)
         return speaker
@@ -183,9 +187,9 @@ def live_broker(folder: Path, *options: str, **fields: Any) -> Iterator[LiveBrok
     folder.chmod(0o755)
     (folder / "state").chmod(0o700)
     broker = LiveBroker(folder, options, **fields)
-    if broker.uid is not None:
+    if broker.owner is not None:
         for name in (folder, folder / "state"):
-            os.chown(name, broker.uid, broker.uid)
+            os.chown(name, broker.owner, broker.owner)
     try:
         broker.start()
         yield broker

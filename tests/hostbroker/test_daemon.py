@@ -3,17 +3,73 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.host_broker import ALICE, BOB, LiveBroker
+from tests.fakes.host_broker import ALICE, BOB, LiveBroker, live_broker
 from tests.fakes.waiting import wait_until
 
 needs_root = pytest.mark.skipif(
     os.getuid() != 0, reason="only root can become several users"
 )
+
+
+SYSTEM_USER = 23100
+AS_SYSTEM_USER = (
+    "setpriv",
+    f"--reuid={SYSTEM_USER}",
+    f"--regid={SYSTEM_USER}",
+    "--clear-groups",
+    # The interpreter of a test may lie in a folder of root's.
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+)
+FLOOD = """
+import os, socket, sys
+os.setuid(int(sys.argv[2]))
+connections, refused = [], 0
+while refused < 100:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(sys.argv[1])
+    try:
+        connection.sendall(b'{"protocol": [1, 1], "client": "x"}\\n')
+    except OSError:
+        pass
+    line = connection.makefile("rb").readline()
+    if b"error" in line:
+        refused += 1
+        connection.close()
+    else:
+        connections.append(connection)
+print(len(connections), refused, flush=True)
+sys.stdin.read()
+"""
+"""Opens connections until it is refused, and keeps them."""
+DEAF = """
+import os, socket, sys
+os.setuid(int(sys.argv[2]))
+connections = []
+for _ in range(20):
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(sys.argv[1])
+    connection.sendall(b'{"protocol": [1, 1], "client": "x"}\\n')
+    connection.setblocking(False)
+    try:
+        for _ in range(2000):
+            connection.sendall(b'{"verb": "host"}\\n')
+    except BlockingIOError:
+        pass
+    connections.append(connection)
+print("full", flush=True)
+sys.stdin.read()
+"""
+"""Asks on many connections as often as is taken, and reads no answer."""
 
 
 def states(host: LiveBroker) -> dict[str, str]:
@@ -46,6 +102,7 @@ def test_a_server_speaks_for_its_own_user_alone(host: LiveBroker) -> None:
     stranger = host.speaker(BOB)
     caller = {"pid": kernel.pid, "kernel_id": "k-1", "kernel_pid": kernel.pid}
     answer = server.say("request", caller={**caller, "label": "a.ipynb"}, spec="1/4")
+    assert "result" in answer, answer
     holder = answer["result"]["lease"]["holder"]
     assert (holder["kind"], holder["id"], holder["pid"], holder["label"]) == (
         "kernel",
@@ -104,8 +161,6 @@ def test_a_socket_that_a_killed_broker_left_is_used_again(host: LiveBroker) -> N
 def test_the_policy_follows_the_administrators_file_and_survives_its_mistakes(
     folder: Path,
 ) -> None:
-    from tests.fakes.host_broker import live_broker
-
     file = folder / "aistack_config.py"
     file.write_text("c.AIStack.cycle_seconds = 0.05\nc.AIStack.queues = {'a': {}}\n")
     with live_broker(folder, "--config", str(file)) as host:
@@ -128,3 +183,88 @@ def test_the_policy_follows_the_administrators_file_and_survives_its_mistakes(
         os.kill(host.pid, signal.SIGHUP)
         wait_until(lambda: f"{file}: there is no such file" in host.log)
         assert queues() == {"b", "default"}
+
+
+def test_systemd_hears_that_it_is_ready_and_alive(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(folder / "notify"))
+        manager.settimeout(60)
+        environment = {
+            "NOTIFY_SOCKET": str(folder / "notify"),
+            "WATCHDOG_USEC": "300000",
+        }
+        with live_broker(folder, environment=environment) as host:
+            heard = {manager.recv(100) for _ in range(2)}
+            assert heard == {b"READY=1", b"WATCHDOG=1"}
+            assert host.stop() == 0
+            while (last := manager.recv(100)) == b"WATCHDOG=1":
+                pass
+            assert last == b"STOPPING=1"
+
+
+@pytest.mark.skipif(
+    shutil.which("systemd-socket-activate") is None, reason="no systemd"
+)
+def test_it_takes_over_the_socket_that_systemd_listens_on(folder: Path) -> None:
+    path = folder / "broker.sock"
+    (folder / "state").mkdir()
+    host = LiveBroker(folder, launcher=("systemd-socket-activate", "-l", str(path)))
+    process = host.spawn()
+    try:
+        wait_until(path.exists)  # the broker is started by the first who asks
+        speaker = host.speaker()
+        assert speaker.ask("leases") == {"leases": []}
+        speaker.end()
+        assert host.stop() == 0
+        assert path.exists()  # clients go on to find it
+    finally:
+        process.kill()
+        process.wait()
+
+
+@needs_root
+def test_a_system_user_says_what_it_cannot_do(folder: Path) -> None:
+    with live_broker(folder, launcher=AS_SYSTEM_USER, owner=SYSTEM_USER) as host:
+        assert "it is not root, and cannot suspend kernels of other users" in host.log
+        alice = host.speaker(ALICE)
+        lease = alice.request()
+        assert lease["holder"]["user"] == f"uid-{ALICE}"
+        alice.end()
+        root = host.speaker()
+        wait_until(lambda: root.ask("leases")["leases"] == [])
+
+
+@needs_root
+def test_a_user_that_floods_the_socket_harms_nobody_else(host: LiveBroker) -> None:
+    flood = subprocess.Popen(
+        [sys.executable, "-S", "-c", FLOOD, str(host.path), str(ALICE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with flood:
+        assert flood.stdout is not None
+        opened, refused = map(int, flood.stdout.readline().split())
+        assert opened == 512
+        assert refused > 0
+        lease = host.speaker(BOB).request()
+        assert lease["holder"]["user"] == f"uid-{BOB}"
+        # Of the flooding user's own, no further process gets in.
+        assert host.speaker(ALICE).say("leases")["error"]["code"] == "Refused"
+    alice = host.speaker(ALICE)
+    wait_until(lambda: "result" in alice.say("leases"))
+
+
+@needs_root
+def test_a_user_that_asks_without_reading_delays_nobody_else(host: LiveBroker) -> None:
+    deaf = subprocess.Popen(
+        [sys.executable, "-S", "-c", DEAF, str(host.path), str(ALICE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with deaf:
+        assert deaf.stdout is not None
+        assert deaf.stdout.readline() == "full\n"
+        lease = host.speaker(BOB).request()
+        assert lease["holder"]["user"] == f"uid-{BOB}"

@@ -24,6 +24,10 @@ from jupyter_aistack.system.peer import Peer, peer_of
 
 JSON = dict[str, Any]
 MAX_LINE_BYTES = 2**20
+MAX_REFUSED_OPEN = 64
+"""Connections that are kept open till a refused peer has said its first line."""
+REFUSED_SECONDS = 2.0
+"""How long each of them is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,7 @@ class LineServer:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_user: Counter[int] = Counter()
+        self._refused_open = 0
 
     async def start(self, listener: socket.socket) -> None:
         """Begin to answer on a socket that listens."""
@@ -119,7 +124,7 @@ class LineServer:
         peer = peer_of(writer.get_extra_info("socket"))
         most = self._limits.connections_per_user
         if most is not None and self._by_user[peer.uid] >= most:
-            return await self._send(writer, _error(_too_many(most)))
+            return await self._refuse(reader, writer, _too_many(most))
         self._by_user[peer.uid] += 1
         try:
             await self._answer_lines(reader, writer, peer)
@@ -127,6 +132,27 @@ class LineServer:
             self._by_user[peer.uid] -= 1
             # Users that have left are not kept.
             self._by_user += Counter()
+
+    async def _refuse(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        error: AIStackError,
+    ) -> None:
+        """Answer a peer's first line with an error. It is waited for, but not for long,
+        and not for many: closing before it comes breaks the peer's pipe.
+        """
+        await self._send(writer, _error(error))
+        if self._refused_open >= MAX_REFUSED_OPEN:
+            return
+        self._refused_open += 1
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(REFUSED_SECONDS, writer.transport.abort)
+        try:
+            await reader.read(1)
+        finally:
+            timer.cancel()
+            self._refused_open -= 1
 
     async def _answer_lines(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer

@@ -20,7 +20,7 @@ FRESH_SECONDS = 1.0
 ask.
 """
 CHANGED_SECONDS = 0.1
-"""The same after a change that was made through these verbs."""
+"""Between two looks at least, however much changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ class HostSnapshots:
         verbs: answer ``host``, ``leases``, ``queue`` and ``usage``.
         access: who sees what.
         clock: seconds on a clock that is never set.
+        pause: waits so many seconds.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class HostSnapshots:
         verbs: Mapping[str, Verb],
         access: Access,
         clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._verbs = verbs
         self._access = access
         self._clock = clock
+        self._pause = pause
         self._lock = threading.Lock()
         self._looks: dict[Visibility, Look] = {}
         self._changed_at = -math.inf
@@ -69,26 +72,35 @@ class HostSnapshots:
         return self.look(caller).data
 
     def note_change(self) -> None:
-        """Something may have changed: it is looked at anew before the second is over."""
+        """Something may have changed: whoever asks from now on is shown it."""
         self._changed_at = self._clock()
 
     def look(self, caller: Caller) -> Look:
-        """The host as a caller sees it, a second old at most."""
+        """The host as a caller sees it: a second old at most, and with all changes that
+        were noted before the call.
+        """
         visibility = self._access.visibility(caller)
         # Who sees all names sees what all others do who see them.
         key = replace(visibility, user="") if visibility.sees_names else visibility
         with self._lock:  # whoever comes meanwhile waits for the look, and takes none
             latest = self._looks.get(key)
             if latest is None or not self._is_fresh(latest):
+                self._wait_since(latest)
                 latest = self._new_look(caller, latest)
                 self._forget_old()
                 self._looks[key] = latest
             return latest
 
     def _is_fresh(self, look: Look) -> bool:
-        age = self._clock() - look.taken_at
-        is_overtaken = self._changed_at >= look.taken_at
-        return age < (CHANGED_SECONDS if is_overtaken else FRESH_SECONDS)
+        is_young = self._clock() - look.taken_at < FRESH_SECONDS
+        return is_young and self._changed_at < look.taken_at
+
+    def _wait_since(self, before: Look | None) -> None:
+        if before is None:
+            return
+        left = before.taken_at + CHANGED_SECONDS - self._clock()
+        if left > 0:
+            self._pause(left)
 
     def _new_look(self, caller: Caller, before: Look | None) -> Look:
         taken_at = self._clock()

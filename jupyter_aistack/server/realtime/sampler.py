@@ -18,6 +18,7 @@ from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.server.context import ServerContext
 
 LEASED_SECONDS = 5.0  # no client watches, but there is use to notice
+SHOWN = ("host", "leases", "queue", "usage")
 LEAST_GAP_SECONDS = 0.05  # between two looks, however much changes
 
 
@@ -175,6 +176,9 @@ def snapshot(context: ServerContext) -> dict[str, Any]:
 
     service = context.service
     login = Caller(user=current_user(), uid=os.getuid())
+    if context.has_host_broker:  # which looks once for all servers
+        look = service.call("snapshot", {}, login)
+        return {"type": "snapshot", **{name: look[name] for name in SHOWN}}
     return {
         "type": "snapshot",
         "host": service.call("host", {}, login),

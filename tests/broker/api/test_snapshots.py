@@ -32,7 +32,10 @@ class Host:
         )
         names = ("host", "leases", "queue", "usage")
         verbs = {name: self._verb(name) for name in names}
-        self.snapshots = HostSnapshots(verbs, access, lambda: self.now)
+        self.snapshots = HostSnapshots(verbs, access, lambda: self.now, self.pause)
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
 
     def _verb(self, name: str) -> Any:
         def answer(_payload: Any, caller: Caller) -> Any:
@@ -57,8 +60,6 @@ def test_all_who_see_the_same_share_one_look_a_second() -> None:
 def test_where_names_are_hidden_each_user_has_looks_of_their_own() -> None:
     host = Host(show_names=False)
     host.leases = ["l-1"]
-    host.snapshots.note_change()
-    host.now = CHANGED_SECONDS
     assert host.snapshots.look(ALICE).data["leases"] == ["l-1 for alice"]
     assert host.snapshots.look(BOB).data["leases"] == ["l-1 for bob"]
     assert host.asked["leases"] == 2
@@ -76,14 +77,15 @@ def test_the_revision_changes_with_what_is_shown_and_not_with_the_time() -> None
     assert host.snapshots.look(ALICE).revision > first.revision
 
 
-def test_a_change_is_looked_at_before_the_second_is_over() -> None:
+def test_a_change_is_shown_to_all_who_ask_after_it_and_not_before_a_moment() -> None:
     host = Host()
     host.snapshots.look(ALICE)
     host.leases = ["l-1"]
-    host.now = CHANGED_SECONDS
-    assert host.snapshots.look(ALICE).data["leases"] == []
     host.snapshots.note_change()
-    assert host.snapshots.look(ALICE).data["leases"] == ["l-1 for alice"]
+    shown = host.snapshots.look(ALICE)
+    assert shown.data["leases"] == ["l-1 for alice"]
+    assert shown.taken_at == CHANGED_SECONDS
+    assert host.snapshots.look(BOB) is shown
 
 
 def test_a_look_that_fails_is_taken_anew(monkeypatch: pytest.MonkeyPatch) -> None:
