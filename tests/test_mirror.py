@@ -174,7 +174,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.allocation",
         "kernel.kernel_leases",
     },
-    "flows/test_mps_broker.py": {"providers.nvidia.enforcement"},
     "flows/test_one_sample.py": {"core.model.sample"},
     "flows/test_without_server.py": {
         "kernel.launch_rejected",

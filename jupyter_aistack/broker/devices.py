@@ -117,6 +117,11 @@ class DeviceManager:
         """Whether the ids on devices' lists are of processes here for certain."""
         return self._namespace.is_of_host
 
+    @property
+    def services(self) -> frozenset[str]:
+        """Programs of drivers that work for other processes."""
+        return frozenset().union(*(each.services for each in self.providers))
+
     def forget(self) -> None:
         """Discover devices anew next time: processes have become ours, or foreign.
         Without a real GPU no process can be foreign.

@@ -152,7 +152,8 @@ class StrayMonitor:
 
     def _seen(self, device: Device, use: ProcessUse, leases: Sequence[Lease]) -> _Seen:
         facts = self._facts(device, use.pid, leases)
-        exemption = exemption_of(facts, self.policy.exempt)
+        services = self._host_state.devices.services
+        exemption = exemption_of(facts, self.policy.exempt, services)
         since = None
         if facts.started is not None:
             since = self._host_state.now() - (self._uptime() - facts.started)

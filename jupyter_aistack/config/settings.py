@@ -316,6 +316,8 @@ class AIStack(HostTraits):
             os.environ.get("AISTACK_PROVIDERS") or self.providers,
             enforcement=os.environ.get("AISTACK_ENFORCEMENT") or self.enforcement,
             mps_strict=self.mps_strict,
+            serves_host=self.serves_host,
+            users_share=self.serves_host and self.gpu_sharing != "same-user",
             mig_create=read_mig_create(self.mig_create),
         )
 

@@ -25,6 +25,8 @@ class ProviderOptions:
         is_optional: it was named by ``auto``: a host without its driver is no problem.
         is_advisory: shares are held by the caps of frameworks alone.
         mps_strict: an MPS daemon for each lease instead of one for each GPU.
+        serves_host: leases are for all users of the host, and not for one.
+        users_share: several users may have leases of one GPU at the same time.
         mig_create: which MIG instances may be created for requests that wait; None for
             none.
     """
@@ -33,6 +35,8 @@ class ProviderOptions:
     is_optional: bool = False
     is_advisory: bool = False
     mps_strict: bool = False
+    serves_host: bool = False
+    users_share: bool = False
     mig_create: MIGPermission | None = None
 
 
@@ -62,6 +66,9 @@ class Provider(ABC):
     """What must be written behind the name and a colon, e.g. ``TABLE``; empty for
     nothing.
     """
+
+    services: frozenset[str] = frozenset()
+    """Programs of its driver that work for other processes."""
 
     visibility: DeviceVisibility = DeviceVisibility()
     """How a process is shown some of these devices and no others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +53,27 @@ print(len(connections), refused, flush=True)
 sys.stdin.read()
 """
 """Opens connections until it is refused, and keeps them."""
+HEIR = """
+import os, socket, sys
+gone, tell = os.pipe()
+parent = os.fork()
+if parent:
+    os.waitpid(parent, 0)
+    print(parent, flush=True)
+    os.write(tell, b"x")
+    os._exit(0)
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(sys.argv[1])
+connection.sendall(b'{"protocol": [1, 1], "client": "x"}\\n')
+answers = connection.makefile("rb")
+answers.readline()
+if os.fork():
+    os._exit(0)
+os.read(gone, 1)
+connection.sendall(b'{"verb": "request", "payload": {"spec": "1/4"}}\\n')
+print(answers.readline().decode(), end="", flush=True)
+"""
+"""Leaves its connection to its child, and ends."""
 DEAF = """
 import os, socket, sys
 os.setuid(int(sys.argv[2]))
@@ -183,6 +206,51 @@ def test_the_policy_follows_the_administrators_file_and_survives_its_mistakes(
         os.kill(host.pid, signal.SIGHUP)
         wait_until(lambda: f"{file}: there is no such file" in host.log)
         assert queues() == {"b", "default"}
+
+
+def exchange(path: Path, *lines: bytes) -> list[Any]:
+    """The answers to lines on one connection."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(60)
+        connection.connect(str(path))
+        connection.sendall(b"".join(line + b"\n" for line in lines))
+        with connection.makefile("rb") as answers:
+            return [json.loads(answers.readline()) for _ in lines]
+
+
+def test_older_and_newer_clients_get_a_common_protocol_or_a_sentence(
+    host: LiveBroker,
+) -> None:
+    leases = b'{"verb": "leases"}'
+    first, second = exchange(host.path, b'{"protocol": [1, 9], "later": {}}', leases)
+    assert (first["protocol"], first["pid"]) == (1, host.pid)
+    assert second == {"result": {"leases": []}}
+
+    newer = b'{"protocol": [7, 9], "client": "jupyter_aistack 9.0"}'
+    for refused in exchange(host.path, newer, newer):
+        assert "jupyter_aistack 9.0 speaks protocols 7 to 9" in _sentence(refused)
+        assert "upgrade the broker" in _sentence(refused)
+    for refused in exchange(host.path, leases, leases):
+        assert "names the oldest and the newest protocol" in _sentence(refused)
+
+
+def _sentence(answer: Any) -> str:
+    return str(answer["error"]["message"])
+
+
+def test_a_connection_does_not_outlive_the_process_that_opened_it(
+    host: LiveBroker,
+) -> None:
+    heir = subprocess.Popen(
+        [sys.executable, "-S", "-c", HEIR, str(host.path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with heir:
+        assert heir.stdout is not None
+        parent = heir.stdout.readline().strip()
+        answer = json.loads(heir.stdout.readline())
+    assert f"process {parent}, which has connected, has ended" in _sentence(answer)
 
 
 def test_systemd_hears_that_it_is_ready_and_alive(folder: Path) -> None:

@@ -19,13 +19,17 @@ from jupyter_aistack.core.model.sample import DeviceSample
 from jupyter_aistack.core.placement.mig_plan import MIGPermission, MIGPlan
 from jupyter_aistack.exceptions import DriverNotFound, ProviderError
 from jupyter_aistack.providers.base import Provider, ProviderOptions
+from jupyter_aistack.system.users import is_root
 
 from .allowance import GPUAllowance
 from .discovery import GPUDiscovery
-from .enforcement import ShareEnforcer
+from .enforcement import SERVER, ShareEnforcer
 from .memory_caps import for_suspension
 from .mig_reconfigure import MIGReconfigurer
 from .mps import MPSManager
+from .mps.control import PROGRAM
+from .mps.paths import runtime_root
+from .mps.users import shared_root
 from .nvml import NVML
 from .sampler import GPUSampler
 from .slices import (
@@ -55,6 +59,7 @@ class GPUProvider(Provider):
     name = "gpu"
     order = 10
     visibility = VISIBILITY
+    services = frozenset({PROGRAM, SERVER, "nvidia-persistenced"})
 
     def __init__(
         self,
@@ -81,10 +86,14 @@ class GPUProvider(Provider):
     @classmethod
     def build(cls, options: ProviderOptions) -> GPUProvider:
         nvml = NVML()
+        is_for_all = options.serves_host and is_root()
+        root = shared_root if is_for_all else runtime_root
         enforcer = ShareEnforcer(
             nvml,
             is_advisory=options.is_advisory,
-            mps=MPSManager(strict=options.mps_strict),
+            mps=MPSManager(root=root, strict=options.mps_strict),
+            serves_host=options.serves_host,
+            users_share=options.users_share,
         )
         return cls(
             nvml,
