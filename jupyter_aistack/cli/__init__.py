@@ -29,8 +29,8 @@ Run = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Errors are one line on stderr and exit code 2, or 1 for what is not
-    its user's to do.
+    """Entry point. Errors are one line on stderr and exit code 2, or 1 where it is not
+    the user's to do.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     return run_to_exit_code(lambda: _run(words))

@@ -19,8 +19,8 @@ from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.host import HostIdentity, HostReport
-from jupyter_aistack.core.model.lease import Lease, Outcome
-from jupyter_aistack.core.model.request import Request, RequestState
+from jupyter_aistack.core.model.lease import Lease
+from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
 from jupyter_aistack.exceptions import LeaseLost, LeaseNotFound, StaleToken
@@ -41,6 +41,7 @@ class Rows(Protocol):
         due_at: float | None = None,
         leases: Iterable[str] = (),
         requests: Iterable[str] = (),
+        named: Iterable[tuple[str, str]] = (),
     ) -> None:
         """Say what will be read in a moment, so that a server need be waited for once.
 
@@ -48,6 +49,7 @@ class Rows(Protocol):
             due_at: a time for which `due`, or in a reading transaction `is_any_due`,
                 will be called.
             leases, requests: ids of those that will be looked up.
+            named: what `requests_named` will be called with, each time.
         """
 
     def next_token(self) -> int:
@@ -71,8 +73,10 @@ class Rows(Protocol):
 
     def request(self, request_id: str) -> Request | None: ...
 
-    def requests_of_key(self, key: str) -> list[Request]:
-        """The requests of an idempotency key, of any user."""
+    def requests_named(self, request_id: str, key: str) -> list[Request]:
+        """The requests of an id, or of an idempotency key, of any user; the empty key
+        is nobody's.
+        """
 
     def queued(self, host: str) -> list[Request]: ...
 
@@ -198,26 +202,6 @@ def find_request(rows: Rows, request_id: str) -> Request:
             f"request_id: there is no request {request_id!r}", field="request_id"
         )
     return request
-
-
-def request_of_key_in(rows: Rows, user: str, key: str) -> Request | None:
-    """The user's request of a key; what was taken back may be asked for again."""
-    if not key:
-        return None
-    for request in rows.requests_of_key(key):
-        if request.holder.user == user and not _is_taken_back(rows, request):
-            return request
-    return None
-
-
-def _is_taken_back(rows: Rows, request: Request) -> bool:
-    """Whether a request came to nothing before its asker could use it: it was
-    withdrawn, or the lease that it became has failed.
-    """
-    if request.state is RequestState.CANCELLED:
-        return True
-    lease = rows.lease(request.lease_id) if request.lease_id else None
-    return lease is not None and lease.outcome is Outcome.FAILED
 
 
 def find_reservation(rows: Rows, reservation_id: str) -> Reservation:
