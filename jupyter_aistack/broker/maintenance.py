@@ -75,7 +75,12 @@ class Maintenance:
         devices = host_state.devices
         now = host_state.now
         self.usage_meter = UsageMeter(
-            ledger, devices, host=host_state.host, clock=now, pids=processes.pids
+            ledger,
+            devices,
+            host=host_state.host,
+            clock=now,
+            pids=processes.pids,
+            folds_cells=not host_state.history.archiver.is_on,
         )
         self.mig = MIGReconfigurer(devices, now)
         self._drains = Drains(host_state, cycle)
@@ -86,6 +91,7 @@ class Maintenance:
         self._processes = processes
         self._memory = watchdogs.memory
         self._strays = watchdogs.strays
+        self._history = host_state.history
 
     def maintain(self) -> tuple[Event, ...]:
         """Renew every lease of this host whose process lives, measure, and run a cycle.
@@ -110,6 +116,7 @@ class Maintenance:
 
         events = self._cycle.run()
         self._host_state.report()
+        self._history.tend()
         if self.mig.serve(self._cycle.snapshot):
             # Granted at once: another request might have the instances destroyed again.
             events = (*events, *self._cycle.run())

@@ -22,6 +22,7 @@ from jupyter_aistack.ledger import opening
 from jupyter_aistack.system.users import is_root
 
 from .files import SettingsFiles
+from .history_traits import HistoryTraits
 from .host_traits import HOST_RULES, HostTraits
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _duration(default: str | float, text: str) -> Any:
     )
 
 
-class AIStack(HostTraits):
+class AIStack(HostTraits, HistoryTraits):
     """How this host's slices are granted."""
 
     ledger_url = Unicode(
@@ -289,6 +290,11 @@ class AIStack(HostTraits):
             "show_names": self.show_names,
             "suspend": read_suspend(self.suspend),
             "strays": self.build_strays(self.strays_seen),
+            "history": self.build_history(
+                self.chosen_ledger_url,
+                beside=self.suspend_results.parent,
+                archives_all=self.serves_host,
+            ),
             "memory_action": read_choice(
                 MemoryAction, "memory_action", self.memory_action
             ),
