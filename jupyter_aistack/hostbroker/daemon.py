@@ -16,6 +16,7 @@ from jupyter_aistack.broker.api.line_server import ConnectionLimits, LineServer
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.system import service_manager
+from jupyter_aistack.system.open_files import allow_open_files
 
 from .abilities import missing_abilities
 from .admin_file import AdminFile
@@ -30,8 +31,14 @@ from .snapshot_poll import SnapshotPoll
 
 log = logging.getLogger("jupyter_aistack")
 
-LIMITS = ConnectionLimits(connections_per_user=512, write_seconds=30.0)
-"""What one user may take of the socket."""
+OPEN_FILES = 65536
+"""Files and connections that are open at most."""
+MAX_CONNECTIONS = 512
+"""Connections of one user that are open at once."""
+LEAST_USERS = 8
+"""So many users at least can have all the connections that a user may have."""
+WRITE_SECONDS = 30.0
+"""How long a client may leave an answer unread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +117,12 @@ class _Serving:
         self._calls.on_change(poll.note_change)
 
     def _new_server(self) -> LineServer:
-        return LineServer(self._sessions.open, log, LIMITS)
+        most = allow_open_files(OPEN_FILES) // LEAST_USERS
+        limits = ConnectionLimits(
+            connections_per_user=min(MAX_CONNECTIONS, most),
+            write_seconds=WRITE_SECONDS,
+        )
+        return LineServer(self._sessions.open, log, limits)
 
     async def run(self) -> None:
         """Serve until a signal comes."""
@@ -122,16 +134,18 @@ class _Serving:
         # Adopted before anybody is answered: what a broker before this one has left.
         await self._calls.run(self._broker.maintain)
         await self._server.start(self._listener.listener)
-        tasks = [asyncio.create_task(each) for each in (self._turn(), _report_life())]
+        loops = (self._keep_turns(), self._follow_turns(), _report_life())
+        tasks = [asyncio.create_task(each) for each in loops]
+        for text in missing_abilities():
+            log.warning("it is not root, and cannot %s", text)
         log.info(
             "jupyter_aistack %s, process %d, listens at %s",
             __version__,
             os.getpid(),
             self._listener.path,
         )
-        for text in missing_abilities():
-            log.warning("it is not root, and cannot %s", text)
-        service_manager.notify(service_manager.READY)
+        status = service_manager.status_text(f"listens at {self._listener.path}")
+        service_manager.notify(service_manager.READY, status)
         try:
             await stopped.wait()
         finally:
@@ -147,12 +161,13 @@ class _Serving:
 
     # -- turns -------------------------------------------------------------------------
 
-    async def _turn(self) -> None:
-        steps = {
-            "settings": self._follow_settings,
-            "keep": self._keep,
-            "socket": self._check_socket,
-        }
+    async def _keep_turns(self) -> None:
+        steps = {"keep": self._keep}
+        await TurnLoop(steps, lambda: self._reload.cycle_seconds).run()
+
+    async def _follow_turns(self) -> None:
+        """A ledger or a driver that hangs must not keep these back."""
+        steps = {"settings": self._follow_settings, "socket": self._check_socket}
         await TurnLoop(steps, lambda: self._reload.cycle_seconds).run()
 
     async def _follow_settings(self) -> None:
