@@ -204,9 +204,17 @@ DRIVEN_BY: dict[str, set[str]] = {
         "ledger.sql.database",
         "ledger.sql.explained",
         "ledger.sql.failures",
+        "ledger.sql.host_rows",
         "ledger.sql.rows",
         "ledger.sql.statements",
         "ledger.sql.url",
+        "ledger.sql.usage_rows",
+    },
+    "ledger/test_plan_transactions.py": {
+        "ledger.changes",
+        "ledger.lease_steps",
+        "ledger.request_transactions",
+        "ledger.state",
     },
     "ledger/test_base.py": {
         "ledger.reservation_transactions",

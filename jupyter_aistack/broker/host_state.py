@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Fault, Inventory
@@ -16,7 +16,9 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import Policy
 from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.exceptions import LedgerError
-from jupyter_aistack.ledger.base import Ledger, LedgerState
+from jupyter_aistack.ledger.base import Ledger
+from jupyter_aistack.ledger.changes import Change, state_after
+from jupyter_aistack.ledger.state import LedgerState
 from jupyter_aistack.system.processes import identity_of
 
 from .devices import DeviceManager
@@ -73,6 +75,17 @@ class HostState:
         """All that the ledger holds of this host and that a plan needs."""
         self._register()
         return self.ledger.read(self.host, self.now())
+
+    def state_after(self, changes: Sequence[Change], now: float) -> LedgerState:
+        """As `read`, as it will be once `changes` are written. For these it need not be
+        the latest: whoever writes them is told.
+        """
+        if not changes:
+            return self.read()
+        self._register()
+        ledger = self.ledger
+        state = ledger.recall(self.host, now)
+        return state_after(state, changes, now, ledger.half_life_seconds)
 
     def inventory(self) -> Inventory:
         """The devices of this host, at most two seconds old, with the memory of foreign

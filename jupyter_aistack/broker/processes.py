@@ -6,7 +6,8 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jupyter_aistack.core.model.foreign_memory import Holders
@@ -90,6 +91,7 @@ class HolderProcesses:
         self._liveness = liveness
         self._orphans = orphans
         self._lock = threading.Lock()
+        self._left: set[str] = set()
         self._gone = _Sightings()
         self._late = _Sightings(longest_gap=host_state.ttl_seconds * LAPSE_SHARE)
 
@@ -186,11 +188,23 @@ class HolderProcesses:
             for lease_id, pids in self.trees(leases).items()
         }
 
+    @contextmanager
+    def left_by(self, lease_id: str) -> Iterator[None]:
+        """A block in which a lease ends whose devices are closed: whatever its processes
+        still use is foreign already, as what is left is granted with its end.
+        """
+        self._left.add(lease_id)
+        try:
+            yield
+        finally:
+            self._left.discard(lease_id)
+
     def holders(self) -> Holders:
         """The processes of all live leases, and what these may hold of each device:
         memory that others hold is foreign.
         """
-        leases = self._host_state.leases()
+        left = frozenset(self._left)
+        leases = [each for each in self._host_state.leases() if each.id not in left]
         granted: Counter[str] = Counter()
         now = self._host_state.now()
         for lease in leases:

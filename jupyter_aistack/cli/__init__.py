@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from jupyter_aistack._version import __version__
 from jupyter_aistack.core.model.printable import printable
-from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.exceptions import AIStackError, PermissionDenied
 from jupyter_aistack.system.standard_streams import tell
 
 from . import accounting, broker, host, leases, mig, queues, status
-from .process import EXIT_ERROR, run_to_exit_code
+from .process import EXIT_ERROR, EXIT_REFUSED, run_to_exit_code
 
 if TYPE_CHECKING:
     Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -29,7 +29,9 @@ Run = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Errors are one line on stderr and exit code 2."""
+    """Entry point. Errors are one line on stderr and exit code 2, or 1 where it is not
+    the user's to do.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     return run_to_exit_code(lambda: _run(words))
 
@@ -42,7 +44,8 @@ def _run(words: Sequence[str]) -> int:
         if options.json:
             print(json.dumps({"error": error.as_dict()}))
         tell(f"jupyter aistack: {printable(error.message)}")
-        return EXIT_ERROR
+        is_refused = isinstance(error, PermissionDenied)
+        return EXIT_REFUSED if is_refused else EXIT_ERROR
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

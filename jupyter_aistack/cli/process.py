@@ -18,6 +18,7 @@ from jupyter_aistack.system.standard_streams import (
 )
 
 EXIT_ERROR = 2
+EXIT_REFUSED = 1
 SIGNALLED = 128
 """Added to the number of the signal that ended a command, as shells do."""
 

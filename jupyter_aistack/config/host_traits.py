@@ -10,10 +10,13 @@ from typing import Any
 from traitlets import Float, List, Unicode, Union
 from traitlets.config import LoggingConfigurable
 
+from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.neighbours import Neighbours
 from jupyter_aistack.broker.setting_values import read_choice, read_setting, read_wait
 from jupyter_aistack.broker.stray_record import StrayRecord
 from jupyter_aistack.broker.strays import StrayOptions
 from jupyter_aistack.core.model.stray import StrayAction, StrayPolicy
+from jupyter_aistack.system.broker_path import is_off
 
 HOST_RULES = frozenset({"gpu_sharing", "stray_action", "stray_grace", "stray_exempt"})
 """Settings of this module that hold for all who share a ledger."""
@@ -32,6 +35,13 @@ class HostTraits(LoggingConfigurable):
         Users of one GPU share its MPS server, whose clients are not protected from each other's faults;
         ``same-user`` keeps them apart. A lease that is suspended keeps its GPU for its user. MIG instances are GPUs
         of their own.""",
+    ).tag(config=True)
+
+    broker_socket = Unicode(
+        "auto",
+        help="""The broker of this host, which grants to all its users: ``auto``, the service at
+        ``/run/aistack/broker.sock`` if there is one; a path of its socket; or ``off``, a broker in each process on a
+        ledger. The environment variable AISTACK_BROKER goes first.""",
     ).tag(config=True)
 
     stray_action = Unicode(
@@ -80,3 +90,13 @@ class HostTraits(LoggingConfigurable):
             record=StrayRecord(file),
             serves_host=self.serves_host,
         )
+
+    def build_neighbours(
+        self, broker: Broker, *, show_names: bool
+    ) -> Neighbours | None:
+        """Who looks for other users of this host; None where its broker grants, or this
+        user has chosen to do without.
+        """
+        if self.serves_host or is_off(self.broker_socket):
+            return None
+        return Neighbours(broker, show_names=show_names)

@@ -59,13 +59,6 @@ class AIStack(HostTraits):
         Passwords belong into a file that PGPASSFILE, or ``?passfile=`` in the URL, names.""",
     ).tag(config=True)
 
-    broker_socket = Unicode(
-        "auto",
-        help="""The broker of this host, which grants to all its users: ``auto``, the service at
-        ``/run/aistack/broker.sock`` if there is one; a path of its socket; or ``off``, a broker in each process on a
-        ledger. The environment variable AISTACK_BROKER goes first.""",
-    ).tag(config=True)
-
     providers = Unicode(
         "auto",
         help="""What grants slices, comma separated: ``auto`` (GPUs if a driver answers, and the CPU), ``gpu``
@@ -349,6 +342,7 @@ class AIStack(HostTraits):
             roles=self.build_roles(broker.policy),
             show_names=self.show_names,
             rates=self.build_rates(),
+            neighbours=self.build_neighbours(broker, show_names=self.show_names),
         )
 
     def build_roles(self, policy: Policy) -> RoleSettings:

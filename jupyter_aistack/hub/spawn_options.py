@@ -24,11 +24,8 @@ from typing import Any
 from jupyter_aistack._version import __version__
 from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.exceptions import AIStackError, InvalidRequest
-from jupyter_aistack.system.broker_socket import (
-    DEFAULT_PATH,
-    BrokerSocket,
-    broker_path,
-)
+from jupyter_aistack.system.broker_path import DEFAULT_PATH, broker_path
+from jupyter_aistack.system.broker_socket import BrokerSocket
 
 JSON = dict[str, Any]
 log = logging.getLogger("jupyter_aistack")

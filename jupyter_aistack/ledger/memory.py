@@ -125,9 +125,9 @@ class _MemoryRows:
     def request(self, request_id: str) -> Request | None:
         return self._requests.get(request_id)
 
-    def requests_of_key(self, key: str) -> list[Request]:
-        ids = self._ids_of_key.get(key, ())
-        return [self._requests[request_id] for request_id in ids]
+    def requests_named(self, request_id: str, key: str) -> list[Request]:
+        ids = (request_id, *self._ids_of_key.get(key, ()))
+        return [self._requests[name] for name in ids if name in self._requests]
 
     def queued(self, host: str) -> list[Request]:
         return [

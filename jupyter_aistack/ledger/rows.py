@@ -40,6 +40,7 @@ class Rows(Protocol):
         due_at: float | None = None,
         leases: Iterable[str] = (),
         requests: Iterable[str] = (),
+        named: Iterable[tuple[str, str]] = (),
     ) -> None:
         """Say what will be read in a moment, so that a server need be waited for once.
 
@@ -47,6 +48,7 @@ class Rows(Protocol):
             due_at: a time for which `due`, or in a reading transaction `is_any_due`,
                 will be called.
             leases, requests: ids of those that will be looked up.
+            named: what `requests_named` will be called with, each time.
         """
 
     def next_token(self) -> int:
@@ -70,8 +72,10 @@ class Rows(Protocol):
 
     def request(self, request_id: str) -> Request | None: ...
 
-    def requests_of_key(self, key: str) -> list[Request]:
-        """The requests of an idempotency key, of any user."""
+    def requests_named(self, request_id: str, key: str) -> list[Request]:
+        """The requests of an id, or of an idempotency key, of any user; the empty key
+        is nobody's.
+        """
 
     def queued(self, host: str) -> list[Request]: ...
 

@@ -390,7 +390,7 @@ def test_only_admins_reserve(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.getuid", lambda: 1000)
-    assert main([*CLASS, "--from", "2099-01-06 10:00", "--for", "2h"]) == 2
+    assert main([*CLASS, "--from", "2099-01-06 10:00", "--for", "2h"]) == 1
     assert "AIStack.admins" in capsys.readouterr().err
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.charged_totals import ChargedTotals
+from jupyter_aistack.broker.neighbours import Neighbours
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.roles import RoleSettings
@@ -71,6 +72,8 @@ class Service:
         show_names: whether users see the names of others.
         groups: the Unix groups of a login.
         rates: what energy and devices cost here.
+        neighbours: looks for others who use this host without its broker; None where
+            that is none of this broker's business.
 
     Attributes:
         refusals: what callers were refused because it is not theirs to do.
@@ -85,6 +88,7 @@ class Service:
         show_names: bool = True,
         groups: Callable[[str], frozenset[str]] = groups_of,
         rates: Rates | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.broker = broker
         self._access = Access(
@@ -98,7 +102,7 @@ class Service:
             rates=rates or Rates(),
         )
         groups_of_verbs: tuple[VerbGroup, ...] = (
-            HostVerbs(broker, self._access),
+            HostVerbs(broker, self._access, neighbours),
             RequestVerbs(broker, self._access, self._accounting),
             LeaseVerbs(broker, self._access),
             SuspendVerbs(broker, self._access),

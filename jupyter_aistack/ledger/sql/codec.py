@@ -214,6 +214,15 @@ def request_to_row(request: Request) -> dict[str, Any]:
     return {**_REQUEST.to_dict(request), "host": request.holder.host}
 
 
+def as_stored(request: Request) -> Request:
+    """A request as it is read again: without what a database cannot hold."""
+    reason = storable(request.reason)
+    key = storable(request.idempotency_key)
+    if (reason, key) == (request.reason, request.idempotency_key):
+        return request
+    return replace(request, reason=reason, idempotency_key=key)
+
+
 def key_of_charge(key: Key) -> dict[str, Any]:
     """The key of a charge, as statements look for it."""
     host, device_id, lease_id, cell, day = key

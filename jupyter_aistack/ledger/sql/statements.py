@@ -112,12 +112,10 @@ class Statements:
         # PostgreSQL's: the same as long as no transaction has written anything.
         snapshot = sa.cast(sa.func.txid_current_snapshot(), sa.Text).label("snapshot")
         self.stamp = self._query(sa.select(snapshot))
-        is_any_due = sa.exists().where(_IS_DUE).label("is_any_due")
-        columns: list[sa.Label[Any]] = [snapshot, is_any_due]
-        self.stamp_and_due = self._query(sa.select(*columns))
 
     def _add_leases(self) -> None:
-        self.is_any_due = self._query(sa.select(_L.token).where(_IS_DUE).limit(1))
+        next_due = sa.func.min(_L.due_at).label("next_due")
+        self.next_due = self._query(sa.select(next_due).where(_IS_LIVE))
         self.due = self._query(sa.select(schema.leases).where(_IS_DUE))
         self.lease = self._query(
             sa.select(schema.leases).where(_L.id == sa.bindparam("key"))
@@ -145,9 +143,9 @@ class Statements:
         self.request = self._query(
             sa.select(schema.requests).where(_R.id == sa.bindparam("key"))
         )
-        self.requests_of_key = self._query(
-            sa.select(schema.requests).where(_R.idempotency_key == _of("key"))
-        )
+        is_of_key = _R.idempotency_key == _of("key")
+        is_named = sa.or_(_R.id == sa.bindparam("key"), is_of_key)
+        self.requests_named = self._query(sa.select(schema.requests).where(is_named))
         self.queued = self._query(sa.select(schema.requests).where(_IS_QUEUED))
         self.all_queued = self._query(sa.select(schema.requests).where(_IS_WAITING))
         self.queued_traits = self._query(
@@ -285,15 +283,29 @@ class Statements:
         )
 
     def _add_events(self) -> None:
-        self.insert_event = self._change(
-            schema.events.insert().inline(), schema.events.c.keys()
-        )
+        self._insert_events: dict[int, Statement] = {}
         self.events = self._query(
             sa.select(schema.events)
             .where(_E.sequence > sa.bindparam("after"))
             .order_by(_E.sequence)
             .limit(_LIMIT)
         )
+
+    def insert_events(self, count: int) -> Statement:
+        """Appends so many events. The parameters of each have its number behind their
+        names: ``kind_0``.
+        """
+        known = self._insert_events.get(count)
+        if known is None:
+            names = [column.name for column in _E]
+            rows: list[dict[str, Any]] = [
+                {name: sa.bindparam(f"{name}_{number}") for name in names}
+                for number in range(count)
+            ]
+            insert = schema.events.insert().values(rows).inline()
+            known = self._compiled(insert, (), ())
+            self._insert_events[count] = known
+        return known
 
     def _query(self, query: sa.Select[Any]) -> Statement:
         columns = list(query.selected_columns)
