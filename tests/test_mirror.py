@@ -52,6 +52,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.api.advice",
         "broker.api.figures",
     },
+    "broker/test_archiver.py": {"core.model.archive"},
     "broker/test_usage_meter.py": {"broker.charged_totals"},
     "broker/api/test_service.py": {
         "broker.api.base",
@@ -218,7 +219,9 @@ DRIVEN_BY: dict[str, set[str]] = {
     },
     "ledger/test_base.py": {
         "ledger.reservation_transactions",
+        "ledger.sql.compiled",
         "ledger.sql.history_rows",
+        "ledger.sql.history_statements",
         "core.model.events",
         "ledger.apply_plan",
         "ledger.lease_end",

@@ -22,6 +22,7 @@ from jupyter_aistack.ledger.state import LedgerState
 from jupyter_aistack.system.processes import identity_of
 
 from .devices import DeviceManager
+from .history import HistoryKeeper, HistoryOptions
 
 
 class HostState:
@@ -34,9 +35,11 @@ class HostState:
         clock: seconds since the epoch.
         ttl_seconds: how long a lease lives without renewal.
         identity: the host.
+        history: where old records go, and when; None keeps them in the ledger.
 
     Attributes:
         other_hosts: how many hosts share the ledger beside this host.
+        history: looks after what has happened.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class HostState:
         clock: Callable[[], float],
         ttl_seconds: float,
         identity: HostIdentity,
+        history: HistoryOptions | None,
     ) -> None:
         self.ledger = ledger
         self.devices = devices
@@ -56,6 +60,9 @@ class HostState:
         self.clock = clock
         self.ttl_seconds = ttl_seconds
         self.other_hosts = 0
+        self.history = HistoryKeeper(
+            ledger, history or HistoryOptions(), host=identity.name, clock=clock
+        )
         self._last_report: HostReport | None = None
         self._is_registered = False
         self._before: frozenset[str] = frozenset()

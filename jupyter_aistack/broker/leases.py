@@ -98,6 +98,7 @@ class Leases:
                 in use and whose GPU is closed: it opens as soon as all whose work broke
                 have ended, and a kernel that is restarted first must not lose it.
         """
+        self._withdrawals.revive(lease.request_id)
         try:
             return self._prepare(lease)
         except BaseException as error:

@@ -74,7 +74,12 @@ class Maintenance:
         devices = host_state.devices
         now = host_state.now
         self.usage_meter = UsageMeter(
-            ledger, devices, host=host_state.host, clock=now, pids=processes.pids
+            ledger,
+            devices,
+            host=host_state.host,
+            clock=now,
+            pids=processes.pids,
+            folds_cells=not host_state.history.archiver.is_on,
         )
         self.mig = MIGReconfigurer(devices, now)
         self._faults = FaultMonitor(devices, ledger, now, show_names=show_names)
@@ -84,6 +89,7 @@ class Maintenance:
         self._processes = processes
         self._memory = watchdogs.memory
         self._strays = watchdogs.strays
+        self._history = host_state.history
 
     def maintain(self) -> tuple[Event, ...]:
         """Renew every lease of this host whose process lives, measure, and run a cycle.
@@ -107,6 +113,7 @@ class Maintenance:
 
         events = self._cycle.run()
         self._host_state.report()
+        self._history.tend()
         if self.mig.serve(self._cycle.snapshot):
             # Granted at once: another request might have the instances destroyed again.
             events = (*events, *self._cycle.run())

@@ -68,6 +68,13 @@ class Withdrawals:
             self._pending.pop(request_id, None)
             _remember(self._kept, request_id)
 
+    def revive(self, request_id: str) -> None:
+        """A request is asked about by somebody who knows it: what an earlier call could
+        not answer is not taken back, unless a later one cannot either.
+        """
+        with self._settling:
+            self._pending.pop(request_id, None)
+
     def withdraw_key(self, user: str, key: str) -> None:
         """As `withdraw`, for what a user has asked for under an idempotency key, or is
         asking for in another call that has not got so far.

@@ -17,7 +17,7 @@ from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.exceptions import AIStackError, PermissionDenied
 from jupyter_aistack.system.standard_streams import tell
 
-from . import accounting, broker, host, leases, mig, queues, status
+from . import accounting, audit, broker, host, leases, mig, queues, status
 from .process import EXIT_ERROR, EXIT_REFUSED, run_to_exit_code
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _add_queues(verbs)
     _add_mig(verbs)
     broker.add_commands(verbs)
+    audit.add_commands(lambda *command: _add(verbs, *command))
     _add_simulate(verbs, words)
     return parser
 

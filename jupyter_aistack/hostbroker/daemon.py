@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_aistack._version import __version__
-from jupyter_aistack.broker.api.line_server import ConnectionLimits, LineServer
+from jupyter_aistack.broker.api.line_server import LineServer
+from jupyter_aistack.broker.api.open_connections import ConnectionLimits
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.system import service_manager
-from jupyter_aistack.system.open_files import allow_open_files
+from jupyter_aistack.system.open_files import raise_open_files
 
 from .abilities import missing_abilities
 from .admin_file import AdminFile
@@ -31,14 +32,24 @@ from .snapshot_poll import SnapshotPoll
 
 log = logging.getLogger("jupyter_aistack")
 
-OPEN_FILES = 65536
-"""Files and connections that are open at most."""
-MAX_CONNECTIONS = 512
-"""Connections of one user that are open at once."""
-LEAST_USERS = 8
-"""So many users at least can have all the connections that a user may have."""
+PER_USER = 512
+"""Connections that one user may have open."""
 WRITE_SECONDS = 30.0
-"""How long a client may leave an answer unread."""
+OWN_FILES = 256
+"""Open files that are left to the broker: its ledger, its drivers, its processes, and
+connections that are refused.
+"""
+LEAST_CONNECTIONS = 64
+
+
+def connection_limits() -> ConnectionLimits:
+    """What users may take of the socket, so that the broker has files left to itself."""
+    files = raise_open_files()
+    return ConnectionLimits(
+        connections=max(files - OWN_FILES, LEAST_CONNECTIONS),
+        connections_per_user=PER_USER,
+        write_seconds=WRITE_SECONDS,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +128,7 @@ class _Serving:
         self._calls.on_change(poll.note_change)
 
     def _new_server(self) -> LineServer:
-        most = allow_open_files(OPEN_FILES) // LEAST_USERS
-        limits = ConnectionLimits(
-            connections_per_user=min(MAX_CONNECTIONS, most),
-            write_seconds=WRITE_SECONDS,
-        )
-        return LineServer(self._sessions.open, log, limits)
+        return LineServer(self._sessions.open, log, connection_limits())
 
     async def run(self) -> None:
         """Serve until a signal comes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,8 +12,9 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
-from jupyter_aistack.core.audit.chain import Link
+from jupyter_aistack.core.audit.chain import Link, Row
 from jupyter_aistack.core.audit.changes import lease_changes, request_changes
+from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKey, RecordKind
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event, EventKind
@@ -170,8 +171,35 @@ class Rows(Protocol):
 
     def events(self, after: int, limit: int) -> list[Event]: ...
 
-    def event_rows(self, after: int, limit: int) -> list[Mapping[str, object]]:
+    def event_rows(self, after: int, limit: int) -> list[Row]:
         """Events as they are kept."""
+
+    def told_events(
+        self, after: int, limit: int, *, since: float, user: str | None
+    ) -> list[Row]:
+        """Events as they are kept, from a time on, and of a user: what that user did,
+        and what happened to that user's.
+        """
+
+    def old_keys(
+        self, kind: RecordKind, before: float, now: float, limit: int
+    ) -> Sequence[RecordKey]:
+        """Keys of the records of a kind that are older than a time, and that nothing in
+        the ledger needs.
+        """
+
+    def kept_rows(self, kind: RecordKind, keys: Iterable[RecordKey]) -> list[Row]:
+        """Records as they are kept; those that are not there are left out."""
+
+    def remove_rows(self, kind: RecordKind, keys: Iterable[RecordKey]) -> None:
+        """Drop records; those of cells are dropped by the books."""
+
+    def segments(self) -> list[ArchiveSegment]:
+        """The catalogue of the archive, in order."""
+
+    def keep_segment(
+        self, segment: ArchiveSegment, *, is_new: bool = False
+    ) -> None: ...
 
     def chained_after(self) -> int:
         """The last event of a schema that kept no digests; 0 for none."""

@@ -1,19 +1,19 @@
-"""How many files and connections this process may have open."""
+"""How many files, connections included, this process may have open."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
 
+_MOST = 2**20
+"""Where there is no limit, this is one: a table of files takes memory."""
 
-def allow_open_files(wanted: int) -> int:
-    """Have this process open so many files, as far as it may allow itself; how many it
-    may open now.
-    """
+
+def raise_open_files() -> int:
+    """Let this process have as many files open as it may give itself; how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    now, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if now == resource.RLIM_INFINITY else now
+    most = _MOST if hard == resource.RLIM_INFINITY else hard
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return soft

@@ -155,6 +155,42 @@ def test_what_is_asked_for_again_after_any_failure_is_given_once_and_kept(
     raise AssertionError("more transactions than expected")
 
 
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_who_asks_again_after_a_failure_what_became_of_a_request_keeps_it(
+    is_kept: bool,
+) -> None:
+    for number in range(1, MOST):
+        ledger = FailingLedger()
+        broker = Broker(
+            ledger,
+            [SimulatedProvider("1xH100-80GB")],
+            host="testbox",
+            clock=ManualClock(),
+            is_alive=lambda pid, since: True,
+        )
+        service = service_of(broker)
+        held = service.call("request", {"spec": "1"}, BOB)["lease"]
+        waiting = service.call("request", {"spec": "1"}, ANN)["request"]
+        service.call("release", {"lease_id": held["id"]}, BOB)
+        asked = {"request_id": waiting["id"]}
+        ledger.count = 0
+        ledger.fail_at = number
+        ledger.is_kept = is_kept
+        ledger.stays_down = True
+        with contextlib.suppress(LedgerUnavailable):
+            service.call("wait_for", asked, ANN)
+        is_over = ledger.count < number
+        ledger.is_down = False
+        ledger.fail_at = None
+        lease = service.call("wait_for", asked, ANN)["lease"]
+        broker.maintain()
+        assert [each.id for each in broker.leases()] == [lease["id"]]
+        broker.close()
+        if is_over:
+            return
+    raise AssertionError("more transactions than expected")
+
+
 def test_what_could_not_be_taken_back_is_once_the_ledger_answers(
     broker: Broker, ledger: FailingLedger
 ) -> None:

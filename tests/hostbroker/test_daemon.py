@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.host_broker import ALICE, BOB, LiveBroker, live_broker
+from tests.fakes.host_broker import ALICE, BOB, CAROL, DAVE, LiveBroker, live_broker
 from tests.fakes.waiting import wait_until
 
 needs_root = pytest.mark.skipif(
@@ -200,6 +201,12 @@ def test_the_policy_follows_the_administrators_file_and_survives_its_mistakes(
             "c.AIStack.cycle_seconds = 0.05\nc.AIStack.queues = {'b': {}}\n"
         )
         wait_until(lambda: queues() == {"b", "default"})
+
+        def told() -> list[object]:
+            events = speaker.ask("audit")["events"]
+            return [(event["before"], event["after"]) for event in events]
+
+        wait_until(lambda: told() == [({"queues": {"a": {}}}, {"queues": {"b": {}}})])
         file.unlink()
         wait_until(lambda: f"{file} was taken away" in host.log)
         assert queues() == {"b", "default"}
@@ -321,6 +328,27 @@ def test_a_user_that_floods_the_socket_harms_nobody_else(host: LiveBroker) -> No
         assert host.speaker(ALICE).say("leases")["error"]["code"] == "Refused"
     alice = host.speaker(ALICE)
     wait_until(lambda: "result" in alice.say("leases"))
+
+
+@needs_root
+def test_users_that_flood_the_socket_together_keep_nobody_out(folder: Path) -> None:
+    few_files = ("prlimit", "--nofile=400:400")
+    with contextlib.ExitStack() as stack:
+        host = stack.enter_context(live_broker(folder, launcher=few_files))
+        bob = host.speaker(BOB)
+        lease = bob.request()
+        for uid in (ALICE, CAROL, DAVE):
+            flood = subprocess.Popen(
+                [sys.executable, "-S", "-c", FLOOD, str(host.path), str(uid)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(flood)
+            assert flood.stdout is not None
+            assert int(flood.stdout.readline().split()[0]) < 400
+            assert bob.ask("leases")["leases"][0]["id"] == lease["id"]
+        assert "Too many open files" not in host.log
 
 
 @needs_root

@@ -22,6 +22,7 @@ from jupyter_aistack.system.users import groups_of
 
 from .accounting_verbs import AccountingVerbs
 from .admin_verbs import AdminVerbs
+from .audit_verbs import AuditVerbs
 from .base import Payload, Verb, VerbGroup
 from .caller import Access, Caller
 from .figures import HostFigures, figures_of
@@ -109,6 +110,7 @@ class Service:
             KernelVerbs(broker, self._access),
             AdminVerbs(broker, self._access, broker.mig),
             AccountingVerbs(broker, self._access, self._accounting),
+            AuditVerbs(broker, self._access),
         )
         self._verbs: dict[str, Verb] = {}
         for group in groups_of_verbs:

@@ -20,6 +20,7 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
+from jupyter_aistack.core.model.archive import ArchiveSegment
 from jupyter_aistack.core.model.condition import Condition, Conditions
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.device_health import DeviceFault
@@ -160,6 +161,7 @@ _CHARGE = _COLUMNS.record(
     formats=_outside("user", "queue", "owner", "label", "cell", "spec"),
 )
 _SPAN = _COLUMNS.record(CellInterval, formats=_outside("user", "owner", "cell"))
+_SEGMENT = _COLUMNS.record(ArchiveSegment, formats=_outside("host", "file"))
 _EVENT = _COLUMNS.record(
     Event,
     formats=_outside("detail", "owner", "before", "after", "user", "command", "host"),
@@ -183,6 +185,8 @@ charge_to_row = _CHARGE.to_dict
 charge_from_row = _CHARGE.from_dict
 span_to_row = _SPAN.to_dict
 span_from_row = _SPAN.from_dict
+segment_to_row = _SEGMENT.to_dict
+segment_from_row = _SEGMENT.from_dict
 event_to_row = _EVENT.to_dict
 event_from_row = _EVENT.from_dict
 

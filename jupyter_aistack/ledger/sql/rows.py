@@ -20,9 +20,9 @@ from jupyter_aistack.ledger.rows import is_id
 
 from . import codec
 from .cache import Traits
+from .compiled import Statement
 from .history_rows import HistoryRows
 from .host_rows import HostRows
-from .statements import Statement
 from .transaction import OpenDatabase
 from .usage_rows import UsageRows
 

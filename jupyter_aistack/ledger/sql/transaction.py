@@ -16,11 +16,12 @@ from jupyter_aistack.ledger.state import LedgerState
 
 from . import schema
 from .cache import DecodeCache
+from .compiled import Statement
 from .database import WritingConnection
 from .failures import database_errors
 from .known import Counters, HostState, KnownState, Written
 from .salvage import RowReader
-from .statements import Statement, Statements
+from .statements import Statements
 from .url import Identity
 
 
