@@ -51,6 +51,7 @@ LONGEST = (
     "flows/test_tour.py",
     "flows/test_mps_kernels.py",
     "flows/test_suspend_chaos.py",
+    "hostbroker/test_daemon_killed.py",
     "compute/clusters/test_cluster_interrupts.py",
     "compute/training/",
     "flows/",

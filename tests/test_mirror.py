@@ -52,6 +52,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.api.advice",
         "broker.api.figures",
     },
+    "broker/test_archiver.py": {"core.model.archive"},
     "broker/test_usage_meter.py": {"broker.charged_totals"},
     "broker/api/test_service.py": {
         "broker.api.base",
@@ -63,6 +64,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     },
     "broker/api/test_service_admins.py": {
         "broker.api.admin_verbs",
+        "broker.api.device_verbs",
         "core.wire.visibility",
     },
     "core/enforcement/test_strays.py": {"core.model.stray"},
@@ -100,6 +102,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_cli.py": {
         "cli.__main__",
         "cli.connection",
+        "cli.devices",
         "cli.leases",
         "cli.output",
         "cli.queues",
@@ -154,6 +157,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.scheduling.spec_words",
         "core.scheduling.start_times",
     },
+    "core/placement/test_placement_drained.py": {"core.scheduling.reasons"},
     "core/scheduling/test_queue_pass.py": {
         "core.scheduling.freeing",
         "core.scheduling.grants",
@@ -171,7 +175,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "kernel.allocation",
         "kernel.kernel_leases",
     },
-    "flows/test_mps_broker.py": {"providers.nvidia.enforcement"},
     "flows/test_one_sample.py": {"core.model.sample"},
     "flows/test_without_server.py": {
         "kernel.launch_rejected",
@@ -205,13 +208,23 @@ DRIVEN_BY: dict[str, set[str]] = {
         "ledger.sql.database",
         "ledger.sql.explained",
         "ledger.sql.failures",
+        "ledger.sql.host_rows",
         "ledger.sql.rows",
         "ledger.sql.statements",
         "ledger.sql.url",
+        "ledger.sql.usage_rows",
+    },
+    "ledger/test_plan_transactions.py": {
+        "ledger.changes",
+        "ledger.lease_steps",
+        "ledger.request_transactions",
+        "ledger.state",
     },
     "ledger/test_base.py": {
         "ledger.reservation_transactions",
+        "ledger.sql.compiled",
         "ledger.sql.history_rows",
+        "ledger.sql.history_statements",
         "core.model.events",
         "ledger.apply_plan",
         "ledger.lease_end",

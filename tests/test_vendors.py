@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "compute/training/context.py": FRAMEWORK,
     "compute/training/rank.py": FRAMEWORK | {"nccl"},
     # Helps of traits say what the providers are for.
+    "config/host_traits.py": {"mps"},
     "config/settings.py": ENFORCEMENT | {"amd", "nvidia"},
     "core/accounting/measurement.py": ENFORCEMENT,
     "core/accounting/mps_service.py": ENFORCEMENT,

@@ -19,6 +19,8 @@ from jupyter_aistack.system.pid_namespace import PidNamespace
 
 from .cycle import SchedulingCycle
 from .devices import DeviceManager
+from .drains import Drains
+from .history import HistoryOptions
 from .host_state import HostState
 from .leases import Leases
 from .liveness import holder_liveness
@@ -53,6 +55,7 @@ class Broker:
         show_names: whether users see the names of others.
         pid_namespace: tells which ids that a driver lists are of processes here.
         strays: how it is seen to processes that use a GPU without a lease.
+        history: where old records go, and when; None keeps them in the ledger.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Broker:
         show_names: bool = True,
         pid_namespace: PidNamespace | None = None,
         strays: StrayOptions | None = None,
+        history: HistoryOptions | None = None,
     ) -> None:
         self.ledger = ledger
         self.events = ledger.events
@@ -92,9 +96,10 @@ class Broker:
             recorded_faults=lambda: self.host_state.recorded_faults(),
         )
         self.host_state = state = HostState(
-            ledger, devices, policy, clock, ttl_seconds, identity
+            ledger, devices, policy, clock, ttl_seconds, identity, history
         )
         self.clock = state.now
+        self.history = state.history
         self.set_policy = state.set_policy
         self.memory = MemoryWatchdog(ledger, state.now, memory_action)
         self.processes = HolderProcesses(
@@ -112,6 +117,7 @@ class Broker:
             state, self.processes, self.suspend_support, withdrawals
         )
         self._settle = withdrawals.settle
+        self.drains = Drains(state, cycle)
         self._delegate(cycle, withdrawals, show_names)
 
     def _delegate(

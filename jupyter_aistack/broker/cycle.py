@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.plan import Action, Grant, Plan, Reject, Snapshot
+from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.placement.cache import PlacementCache
 from jupyter_aistack.core.scheduling.cycle import plan
 from jupyter_aistack.core.scheduling.lease_limits import with_limits
 from jupyter_aistack.exceptions import AIStackError, LedgerConflict
 from jupyter_aistack.ledger.actor import acting_by_itself
+from jupyter_aistack.ledger.changes import Answer, Change, Finish, Submission
 
+from .batches import Batches
 from .host_state import HostState
 from .limit_enforcer import LimitEnforcer
 from .liveness import is_here
@@ -28,6 +30,33 @@ log = logging.getLogger("jupyter_aistack")
 
 MAX_CONFLICTS = 200
 """How often a plan is made anew because another broker changed the ledger first."""
+
+
+@dataclass(eq=False)
+class CycleCall:
+    """What one thread asks of a cycle, and what has become of it.
+
+    Attributes:
+        change: to be written down; None for a cycle alone.
+        answer: the request or the lease after the change.
+        error: why there is none, or why nothing could be planned.
+        is_unplanned: the change was written without a plan, which came after it.
+        events: what the cycle did.
+    """
+
+    change: Change | None = None
+    answer: Request | Lease | None = None
+    error: Exception | None = None
+    is_unplanned: bool = False
+    events: tuple[Event, ...] = ()
+
+    def note(self, answer: Answer, *, is_unplanned: bool) -> None:
+        """The change has been written down, or was refused."""
+        self.is_unplanned = is_unplanned
+        if isinstance(answer, AIStackError):
+            self.error = answer
+        else:
+            self.answer = answer
 
 
 class SchedulingCycle:
@@ -59,7 +88,9 @@ class SchedulingCycle:
         self._withdrawals = withdrawals
         self.suspend_policy = suspend_support.policy
         self.limits = LimitEnforcer(host_state, processes.pids)
-        self._turn = threading.Lock()
+        # Two threads of one broker would only overtake each other: the plan of
+        # each would be refused because the other's came first.
+        self._calls = Batches(self._serve, self._take_back)
         self.placement_cache = PlacementCache()
 
     def run(self) -> tuple[Event, ...]:
@@ -68,11 +99,46 @@ class SchedulingCycle:
         Raises:
             LedgerConflict: other brokers changed the ledger each time a plan was ready.
         """
-        # Two threads of one broker would only overtake each other: the plan of
-        # each would be refused because the other's came first.
-        with self._turn, acting_by_itself():
-            self._withdrawals.settle()
-            return self._run()
+        call = CycleCall()
+        self._calls.do(call)
+        if call.error is not None:
+            raise call.error
+        return call.events
+
+    def submit(self, request: Request) -> Request:
+        """Write a request down, and what becomes of it at once. What others ask for
+        meanwhile is planned together with it.
+
+        Returns:
+            The request, decided or queued; an earlier request of its key as it stands.
+
+        Raises:
+            LedgerConflict: as `run`.
+        """
+        call = CycleCall(Submission(request))
+        self._calls.do(call)
+        if call.error is not None:
+            raise call.error
+        assert isinstance(call.answer, Request)
+        if call.is_unplanned and call.answer.id == request.id:
+            return self._host_state.request(request.id)
+        return call.answer
+
+    def finish(self, lease: Lease) -> Lease:
+        """End a lease whose devices are closed, and grant to others what it leaves. That
+        they could not be served is no failure of the end.
+
+        Raises:
+            LeaseLost: it had ended before.
+        """
+        call = CycleCall(Finish(lease.id, lease.token))
+        self._calls.do(call)
+        if isinstance(call.answer, Lease):
+            if call.error is not None:
+                log.warning("what waits is served later: %s", call.error)
+            return call.answer
+        assert call.error is not None
+        raise call.error
 
     def follow_up(self) -> None:
         """Run after a change that has been written down. A failure is none of the
@@ -83,44 +149,71 @@ class SchedulingCycle:
         except AIStackError as error:
             log.warning("what waits is served later: %s", error.message)
 
-    def _run(self) -> tuple[Event, ...]:
+    def _serve(self, calls: Sequence[CycleCall]) -> None:
+        """Do what was asked for at once in one cycle."""
+        try:
+            with acting_by_itself():
+                self._withdrawals.settle()
+                events = self._run([call for call in calls if call.change is not None])
+        except Exception as error:
+            for call in calls:
+                call.error = call.error or error
+            return
+        for call in calls:
+            call.events = events
+
+    def _take_back(self, call: CycleCall) -> None:
+        """Whoever has submitted a request was interrupted, and does not know of it."""
+        if isinstance(call.change, Submission):
+            self._withdrawals.withdraw(call.change.request.id)
+
+    def _run(self, asked: Sequence[CycleCall]) -> tuple[Event, ...]:
+        """Write down what was asked for, with a plan that has been made with it."""
         inventory = self._host_state.inventory()
 
         # Read before the snapshot: a lease granted and prepared by another thread in
         # between is in neither, and would be taken for an ended lease and have its
         # devices closed under it.
         prepared = self._host_state.devices.prepared()
+        happened: tuple[Event, ...] = ()
 
         for _ in range(MAX_CONFLICTS):
             now = self._host_state.now()
-            snapshot = self._snapshot(inventory, now)
+            changes = [call.change for call in asked if call.change is not None]
+            snapshot = self._snapshot(inventory, now, changes)
             live = {lease.id for lease in snapshot.leases}
-
-            todo = plan(
-                self._within_reach(snapshot),
-                now,
-                ttl_seconds=self._host_state.ttl_seconds,
-                cache=self.placement_cache,
-            )
-            todo = _own_part(todo, snapshot, self._host_state.devices.allowance)
-            todo = with_limits(todo, snapshot, now, _elsewhere(snapshot))
-            if todo.is_empty:
+            todo = self._planned(snapshot, now)
+            if todo.is_empty and not changes:
                 self._unprepare_ended(prepared, live)
                 self.limits.settle(todo, snapshot.leases)
-                return ()
+                return happened
 
             self.limits.lower(todo, snapshot.leases)
-            try:
-                events = self._host_state.ledger.apply(todo, now)
-            except LedgerConflict:
+            written = self._host_state.ledger.write(changes, todo, now)
+            for call, answer in zip(asked, written.answers, strict=True):
+                call.note(answer, is_unplanned=written.conflict is not None)
+            asked = ()
+            happened += written.events
+            if written.conflict is not None:
                 continue  # the plan is of a version that is over: make it anew
             self._unprepare_ended(prepared, live - todo.ended())
             self.limits.settle(todo, snapshot.leases)
-            return events
+            return happened
         raise LedgerConflict(
             "the ledger is too busy: other brokers changed it each time a plan was "
             "ready; try again"
         )
+
+    def _planned(self, snapshot: Snapshot, now: float) -> Plan:
+        """What is to be done, as far as it is for this broker to do."""
+        todo = plan(
+            self._within_reach(snapshot),
+            now,
+            ttl_seconds=self._host_state.ttl_seconds,
+            cache=self.placement_cache,
+        )
+        todo = _own_part(todo, snapshot, self._host_state.devices.allowance)
+        return with_limits(todo, snapshot, now, _elsewhere(snapshot))
 
     def _within_reach(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot without the living requests of those who may use other devices
@@ -140,11 +233,18 @@ class SchedulingCycle:
         """All that a plan is made from, as it is now."""
         return self._snapshot(self._host_state.inventory(), self._host_state.now())
 
-    def _snapshot(self, inventory: Inventory, now: float) -> Snapshot:
-        state = self._host_state.read()
+    def _snapshot(
+        self, inventory: Inventory, now: float, changes: Sequence[Change] = ()
+    ) -> Snapshot:
+        """All that a plan is made from, with changes that are to be written with it.
+
+        These are written to whatever ledger there is then: what was known last does for
+        a plan, and where that has changed a new one is made.
+        """
+        state = self._host_state.state_after(changes, now)
         verdicts = self._processes.verdicts(state.leases, state.requests, now)
         return Snapshot(
-            inventory=inventory,
+            inventory=inventory.with_drains(state.drains, now),
             leases=state.leases,
             requests=state.requests,
             policy=self._host_state.policy,

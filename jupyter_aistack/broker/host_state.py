@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from jupyter_aistack.core.model.device import Fault, Inventory
@@ -16,10 +16,13 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import Policy
 from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.exceptions import LedgerError
-from jupyter_aistack.ledger.base import Ledger, LedgerState
+from jupyter_aistack.ledger.base import Ledger
+from jupyter_aistack.ledger.changes import Change, state_after
+from jupyter_aistack.ledger.state import LedgerState
 from jupyter_aistack.system.processes import identity_of
 
 from .devices import DeviceManager
+from .history import HistoryKeeper, HistoryOptions
 
 
 class HostState:
@@ -32,9 +35,11 @@ class HostState:
         clock: seconds since the epoch.
         ttl_seconds: how long a lease lives without renewal.
         identity: the host.
+        history: where old records go, and when; None keeps them in the ledger.
 
     Attributes:
         other_hosts: how many hosts share the ledger beside this host.
+        history: looks after what has happened.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class HostState:
         clock: Callable[[], float],
         ttl_seconds: float,
         identity: HostIdentity,
+        history: HistoryOptions | None,
     ) -> None:
         self.ledger = ledger
         self.devices = devices
@@ -54,6 +60,9 @@ class HostState:
         self.clock = clock
         self.ttl_seconds = ttl_seconds
         self.other_hosts = 0
+        self.history = HistoryKeeper(
+            ledger, history or HistoryOptions(), host=identity.name, clock=clock
+        )
         self._last_report: HostReport | None = None
         self._is_registered = False
         self._before: frozenset[str] = frozenset()
@@ -73,6 +82,17 @@ class HostState:
         """All that the ledger holds of this host and that a plan needs."""
         self._register()
         return self.ledger.read(self.host, self.now())
+
+    def state_after(self, changes: Sequence[Change], now: float) -> LedgerState:
+        """As `read`, as it will be once `changes` are written. For these it need not be
+        the latest: whoever writes them is told.
+        """
+        if not changes:
+            return self.read()
+        self._register()
+        ledger = self.ledger
+        state = ledger.recall(self.host, now)
+        return state_after(state, changes, now, ledger.half_life_seconds)
 
     def inventory(self) -> Inventory:
         """The devices of this host, at most two seconds old, with the memory of foreign

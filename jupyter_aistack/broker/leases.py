@@ -97,7 +97,10 @@ class Leases:
             PrepareFailed: the lease has been ended as failed. Not so a lease that was
                 in use and whose GPU is closed: it opens as soon as all whose work broke
                 have ended, and a kernel that is restarted first must not lose it.
+            LeaseLost: an earlier call that could not be answered has had it taken back.
         """
+        if self._withdrawals.revive(lease.request_id):
+            refuse_ended(self._host_state.lease(lease.id))
         try:
             return self._prepare(lease)
         except BaseException as error:
@@ -144,17 +147,14 @@ class Leases:
 
     def _record_enforcement(self, lease: Lease, prepared: Preparation) -> None:
         """Write down what enforces a lease, and why that is not more."""
-        level = prepared.enforced_by
-        update = ConditionUpdate(put=prepared.conditions, clear=_OF_PREPARATION)
-        is_known = update.apply(lease.conditions) == lease.conditions
-        if is_known and lease.enforced_by is level:
+        if as_prepared(lease, prepared) == lease:
             return
         self._host_state.ledger.bind(
             lease.id,
             lease.token,
             self._host_state.now(),
-            enforced_by=level,
-            conditions=update,
+            enforced_by=prepared.enforced_by,
+            conditions=_found_by(prepared),
         )
 
     def _enter(self, lease: Lease, pid: int) -> Preparation | None:
@@ -350,24 +350,22 @@ class Leases:
         """Give a lease back. Releasing a lease that has ended already returns it as
         it ended.
         """
-        lease = self._host_state.lease(lease_id)
-        if not lease.is_live:
-            return lease
         self._releasing.add(lease_id)
         try:
             # Finished only after its devices are closed: once it has ended another
             # lease may be granted them, and would meet what this lease left.
             lease = self._step(lease_id, token, LeaseTransition.RELEASE)
+            if not lease.is_live:
+                return lease
             self._host_state.devices.unprepare(lease)
-            lease = self._step(lease_id, token, LeaseTransition.FINISH)
-        except LeaseLost:  # it expired just now
-            lease = self._host_state.lease(lease_id)
+            # Its processes are foreign from now on, with all they still use.
+            with self._processes.left_by(lease_id):
+                self._host_state.devices.forget()
+                return self._cycle.finish(lease)
+        except LeaseLost:  # it has expired, or ended before
+            return self._host_state.lease(lease_id)
         finally:
             self._releasing.discard(lease_id)
-        # Its processes are foreign from now on, with all they still use.
-        self._host_state.devices.forget()
-        self._cycle.follow_up()
-        return lease
 
     def _step(
         self,
@@ -386,3 +384,13 @@ class Leases:
             conditions=conditions,
             **changes,
         )
+
+
+def as_prepared(lease: Lease, prepared: Preparation) -> Lease:
+    """A lease with what enforces it, as a preparation has found."""
+    conditions = _found_by(prepared).apply(lease.conditions)
+    return replace(lease, enforced_by=prepared.enforced_by, conditions=conditions)
+
+
+def _found_by(prepared: Preparation) -> ConditionUpdate:
+    return ConditionUpdate(put=prepared.conditions, clear=_OF_PREPARATION)

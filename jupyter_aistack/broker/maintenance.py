@@ -14,6 +14,7 @@ from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.ledger.actor import acting_by_itself
 
 from .cycle import SchedulingCycle
+from .drains import Drains
 from .fault_monitor import FaultMonitor
 from .host_state import HostState
 from .leases import Leases
@@ -74,9 +75,15 @@ class Maintenance:
         devices = host_state.devices
         now = host_state.now
         self.usage_meter = UsageMeter(
-            ledger, devices, host=host_state.host, clock=now, pids=processes.pids
+            ledger,
+            devices,
+            host=host_state.host,
+            clock=now,
+            pids=processes.pids,
+            folds_cells=not host_state.history.archiver.is_on,
         )
         self.mig = MIGReconfigurer(devices, now)
+        self._drains = Drains(host_state, cycle)
         self._faults = FaultMonitor(devices, ledger, now, show_names=show_names)
         self._host_state = host_state
         self._cycle = cycle
@@ -84,6 +91,7 @@ class Maintenance:
         self._processes = processes
         self._memory = watchdogs.memory
         self._strays = watchdogs.strays
+        self._history = host_state.history
 
     def maintain(self) -> tuple[Event, ...]:
         """Renew every lease of this host whose process lives, measure, and run a cycle.
@@ -104,9 +112,11 @@ class Maintenance:
         # After the memory, whose look tells which processes outside a lease's tree are
         # its own.
         self._strays.check()
+        self._drains.end_over()
 
         events = self._cycle.run()
         self._host_state.report()
+        self._history.tend()
         if self.mig.serve(self._cycle.snapshot):
             # Granted at once: another request might have the instances destroyed again.
             events = (*events, *self._cycle.run())

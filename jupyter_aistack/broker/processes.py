@@ -6,7 +6,8 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jupyter_aistack.core.model.foreign_memory import Holders
@@ -16,7 +17,7 @@ from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.system.processes import tree
 
 from .host_state import HostState
-from .liveness import is_here
+from .liveness import root_pid
 
 REAP_SECONDS = 1.0
 """How long a kernel must have been seen dead before its renewed lease ends: one that
@@ -25,10 +26,6 @@ a cycle that happens to run in between."""
 LAPSE_SHARE = 1 / 3
 """For this share of the TTL a lease must have been seen unrenewed before it lapses: after
 a pause of the whole host, those who keep leases that only they can see need a moment."""
-
-SELF_HOLDING = (HolderKind.KERNEL, HolderKind.PROCESS)
-"""Holders that use a lease by themselves; a worker or a run is another process than
-the requester."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +87,7 @@ class HolderProcesses:
         self._liveness = liveness
         self._orphans = orphans
         self._lock = threading.Lock()
+        self._left: set[str] = set()
         self._gone = _Sightings()
         self._late = _Sightings(longest_gap=host_state.ttl_seconds * LAPSE_SHARE)
 
@@ -186,11 +184,23 @@ class HolderProcesses:
             for lease_id, pids in self.trees(leases).items()
         }
 
+    @contextmanager
+    def left_by(self, lease_id: str) -> Iterator[None]:
+        """A block in which a lease ends whose devices are closed: whatever its processes
+        still use is foreign already, as what is left is granted with its end.
+        """
+        self._left.add(lease_id)
+        try:
+            yield
+        finally:
+            self._left.discard(lease_id)
+
     def holders(self) -> Holders:
         """The processes of all live leases, and what these may hold of each device:
         memory that others hold is foreign.
         """
-        leases = self._host_state.leases()
+        left = frozenset(self._left)
+        leases = [each for each in self._host_state.leases() if each.id not in left]
         granted: Counter[str] = Counter()
         now = self._host_state.now()
         for lease in leases:
@@ -230,17 +240,6 @@ def _is_late(item: Lease | Request, now: float) -> bool:
     if isinstance(item, Lease):
         return not item.is_renewed(now)
     return item.holder.pid is not None
-
-
-def root_pid(holder: Holder) -> int | None:
-    """Root of the process tree that uses a lease; None while it is not known, and where
-    its number means another process here.
-    """
-    if not is_here(holder):
-        return None
-    if holder.root_pid:
-        return holder.root_pid
-    return holder.pid if holder.kind in SELF_HOLDING else None
 
 
 def running_pid(holder: Holder) -> int | None:

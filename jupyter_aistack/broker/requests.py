@@ -172,12 +172,9 @@ class Requests:
         """
         self._host_state.show_presence()
         try:
-            written = self._host_state.ledger.submit(request)
-            if written.id != request.id:
-                return written
-            self._cycle.run()
-            decided = self._host_state.request(written.id)
-            self._refuse_withdrawn(decided)
+            decided = self._cycle.submit(request)
+            if decided.id == request.id:
+                self._refuse_withdrawn(decided)
         except BaseException:
             # The caller does not know its id, so it could neither cancel the request
             # nor release the lease it may have become.

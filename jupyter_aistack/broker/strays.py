@@ -40,7 +40,8 @@ from jupyter_aistack.system.processes import (
 from jupyter_aistack.system.users import groups_of, is_root, login_of
 
 from .host_state import HostState
-from .processes import HolderProcesses, processes_by_device, root_pid
+from .liveness import root_pid
+from .processes import HolderProcesses, processes_by_device
 from .stray_record import StrayKey, StrayRecord
 
 log = logging.getLogger("jupyter_aistack")
@@ -152,7 +153,8 @@ class StrayMonitor:
 
     def _seen(self, device: Device, use: ProcessUse, leases: Sequence[Lease]) -> _Seen:
         facts = self._facts(device, use.pid, leases)
-        exemption = exemption_of(facts, self.policy.exempt)
+        services = self._host_state.devices.services
+        exemption = exemption_of(facts, self.policy.exempt, services)
         since = None
         if facts.started is not None:
             since = self._host_state.now() - (self._uptime() - facts.started)

@@ -19,6 +19,7 @@ from jupyter_aistack.core.model.device_state import (
 )
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.suspend.build import build_suspend_input, pin_reasons
+from jupyter_aistack.core.suspend.capability import BY_SERVERS_ALONE
 from jupyter_aistack.core.suspend.feasibility import why_not_suspendable
 from jupyter_aistack.exceptions import LeaseError
 from jupyter_aistack.ledger.rows import refuse_ended
@@ -173,8 +174,10 @@ class Suspension:
             )
 
     def _why_not_suspendable(self, lease: Lease) -> str:
+        if self._support.capability == BY_SERVERS_ALONE:
+            return BY_SERVERS_ALONE.why
         if self._support.policy is None:
-            return self._support.capability.why_not or (
+            return (
                 "suspending is switched off on this host; its administrator may set "
                 "AIStack.suspend"
             )

@@ -75,6 +75,8 @@ class UsageMeter:
         host: name of the machine.
         clock: seconds since the epoch.
         pids: finds the processes of leases.
+        folds_cells: what cells cost becomes part of their leases here; else it does
+            where it is archived.
     """
 
     # As the ledger has them; None while another process records usage.
@@ -97,12 +99,14 @@ class UsageMeter:
         host: str,
         clock: Callable[[], float],
         pids: Pids,
+        folds_cells: bool = True,
     ) -> None:
         self._ledger = ledger
         self._devices = devices
         self._host = host
         self._clock = clock
         self._pids = pids
+        self._folds_cells = folds_cells
         self._name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._lock = threading.Lock()
         self._away_until = float("-inf")
@@ -385,6 +389,8 @@ class UsageMeter:
             return
         self._tidied_at = now
         self._ledger.delete_cells(self._host, now - LATE_SECONDS)
+        if not self._folds_cells:
+            return
         for _ in range(MOST_FOLDS):
             if (
                 self._ledger.aggregate_cells(day_of(now) - KEEP_CELLS_DAYS, FOLDED)

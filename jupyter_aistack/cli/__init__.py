@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from jupyter_aistack._version import __version__
 from jupyter_aistack.core.model.printable import printable
-from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.exceptions import AIStackError, PermissionDenied
 from jupyter_aistack.system.standard_streams import tell
 
-from . import accounting, broker, host, leases, mig, queues, status
-from .process import EXIT_ERROR, run_to_exit_code
+from . import accounting, audit, broker, devices, host, leases, mig, queues, status
+from .process import EXIT_ERROR, EXIT_REFUSED, run_to_exit_code
 
 if TYPE_CHECKING:
     Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -29,7 +29,9 @@ Run = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Errors are one line on stderr and exit code 2."""
+    """Entry point. Errors are one line on stderr and exit code 2, or 1 where it is not
+    the user's to do.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     return run_to_exit_code(lambda: _run(words))
 
@@ -42,7 +44,8 @@ def _run(words: Sequence[str]) -> int:
         if options.json:
             print(json.dumps({"error": error.as_dict()}))
         tell(f"jupyter aistack: {printable(error.message)}")
-        return EXIT_ERROR
+        is_refused = isinstance(error, PermissionDenied)
+        return EXIT_REFUSED if is_refused else EXIT_ERROR
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -54,8 +57,10 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _add_host(verbs)
     _add_leases(verbs)
     _add_queues(verbs)
+    _add_devices(verbs)
     _add_mig(verbs)
     broker.add_commands(verbs)
+    audit.add_commands(lambda *command: _add(verbs, *command))
     _add_simulate(verbs, words)
     return parser
 
@@ -146,11 +151,14 @@ def _add_queues(verbs: Verbs) -> None:
         verbs,
         "reserve",
         queues.reserve,
-        "Reserve slices for the members of a queue; for admins only.",
+        "Reserve slices for the members of a queue; for its managers and admins.",
     )
     _add_reserve_options(reserve)
     unreserve = _add(
-        verbs, "unreserve", queues.unreserve, "Cancel a reservation; for admins only."
+        verbs,
+        "unreserve",
+        queues.unreserve,
+        "Cancel a reservation; for managers and admins.",
     )
     unreserve.add_argument(
         "reservation", metavar="ID", help="its id, as reservations shows it"
@@ -241,6 +249,41 @@ def _add_reserve_options(reserve: argparse.ArgumentParser) -> None:
     reserve.add_argument(
         "--weekly", action="store_true", help="again every week at that time"
     )
+
+
+def _add_devices(verbs: Verbs) -> None:
+    drain = _add(
+        verbs,
+        "drain",
+        devices.drain,
+        "Grant nothing new on a device, until a time or until undrain; for operators.",
+    )
+    drain.add_argument(
+        "--until", metavar="WHEN", help='local time: "2026-11-24 10:00" (undrain)'
+    )
+    drain.add_argument(
+        "--for", dest="duration", metavar="TIME", help="how long, e.g. 2h (undrain)"
+    )
+    quarantine = _add(
+        verbs,
+        "quarantine",
+        devices.quarantine,
+        "Grant nothing new on a device that is not trusted, until undrain; for"
+        " operators.",
+    )
+    undrain = _add(
+        verbs, "undrain", devices.undrain, "Grant a device again; for operators."
+    )
+    for verb in (drain, quarantine, undrain):
+        verb.add_argument(
+            "device",
+            metavar="DEVICE",
+            help="the number of a GPU, its id or the beginning of that, or cpu",
+        )
+    for verb in (drain, quarantine):
+        verb.add_argument(
+            "--reason", default="", metavar="TEXT", help="why, for those who wait"
+        )
 
 
 def _add_mig(verbs: Verbs) -> None:

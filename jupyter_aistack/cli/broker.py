@@ -161,12 +161,8 @@ def uninstall(options: argparse.Namespace) -> int:
 
     try:
         files = _files(options)
-        same = [each for each in files if each.state is installation.FileState.SAME]
-        removed = (
-            [each.file.path for each in same]
-            if options.dry_run
-            else installation.uninstall(files)
-        )
+        ours = tuple(each.file.path for each in files if each.is_ours)
+        removed = ours if options.dry_run else installation.uninstall(files)
     except AIStackError as error:
         return _refuse(options, error)
     kept = [each.file for each in files if each.state is installation.FileState.DIFFERS]
@@ -202,6 +198,7 @@ def _file_lines(placed: PlacedFile) -> Iterable[str]:
     words = {
         "missing": "new",
         "same": "there already",
+        "outdated": "there already, as it was installed otherwise; is replaced",
         "differs": "there already, with other content",
     }
     yield f"# {placed.file.path} ({words[placed.state.value]})"

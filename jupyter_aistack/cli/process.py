@@ -17,7 +17,10 @@ from jupyter_aistack.system.standard_streams import (
     tell,
 )
 
+EXIT_REFUSED = 1
+"""For what is not its user's to do."""
 EXIT_ERROR = 2
+EXIT_REFUSED = 1
 SIGNALLED = 128
 """Added to the number of the signal that ended a command, as shells do."""
 

@@ -36,7 +36,8 @@ def status(options: argparse.Namespace) -> int:
         answer = client.hosts()
         show(options, answer, _all_hosts_lines(answer))
         return 0
-    report = {"host": client.host(), "leases": client.leases()}
+    host = client.host()
+    report = {"host": host, "devices": host["devices"], "leases": client.leases()}
     show(options, report, _status_lines(report, time.time()))
     return 0
 

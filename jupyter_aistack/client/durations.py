@@ -11,6 +11,8 @@ from jupyter_aistack.core.model.units import MAX_SECONDS, parse_duration
 from jupyter_aistack.exceptions import InvalidRequest
 
 LEAST_LEASE_SECONDS = 1.0
+ZEROS = frozenset({"0", "0s"})
+"""Texts for not waiting at all."""
 
 
 def lease_seconds(value: object, *, field: str = "duration") -> float:
@@ -33,6 +35,8 @@ def patience_seconds(value: object, *, field: str = "timeout") -> float:
     Raises:
         InvalidRequest: naming `field`.
     """
+    if isinstance(value, str) and value.strip() in ZEROS:
+        return 0.0
     if _is_number(value) and value == 0:
         return 0.0
     return _seconds(value, field)

@@ -148,7 +148,7 @@ def configured_broker() -> str:
         AIStackError: a setting makes no sense, or another user may have put it there.
     """
     from jupyter_aistack.config import load_settings
-    from jupyter_aistack.system.broker_socket import broker_path
+    from jupyter_aistack.system.broker_path import broker_path
 
     return broker_path(load_settings().broker_socket)
 

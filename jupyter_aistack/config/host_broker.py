@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jupyter_aistack.system.broker_socket import BrokerSocket, broker_path
+from jupyter_aistack.system.broker_path import broker_path
+from jupyter_aistack.system.broker_socket import BrokerSocket
 
 from .settings import AIStack
 

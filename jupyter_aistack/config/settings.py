@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, Dict, Float, List, Unicode, Union
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.device_access import DeviceAccess
 from jupyter_aistack.broker.role_settings import read_roles
 from jupyter_aistack.broker.setting_values import read_choice
 from jupyter_aistack.broker.settings import read_mig_create, read_policy, read_suspend
@@ -22,6 +23,7 @@ from jupyter_aistack.ledger import opening
 from jupyter_aistack.system.users import is_root
 
 from .files import SettingsFiles
+from .history_traits import HistoryTraits
 from .host_traits import HOST_RULES, HostTraits
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def _duration(default: str | float, text: str) -> Any:
     )
 
 
-class AIStack(HostTraits):
+class AIStack(HostTraits, HistoryTraits):
     """How this host's slices are granted."""
 
     ledger_url = Unicode(
@@ -57,13 +59,6 @@ class AIStack(HostTraits):
         host, in a folder that is there; ``postgresql+psycopg://user@db/aistack`` for several; ``memory:`` for a trial.
         The environment variable AISTACK_LEDGER goes first; the default is an SQLite file in Jupyter's data directory.
         Passwords belong into a file that PGPASSFILE, or ``?passfile=`` in the URL, names.""",
-    ).tag(config=True)
-
-    broker_socket = Unicode(
-        "auto",
-        help="""The broker of this host, which grants to all its users: ``auto``, the service at
-        ``/run/aistack/broker.sock`` if there is one; a path of its socket; or ``off``, a broker in each process on a
-        ledger. The environment variable AISTACK_BROKER goes first.""",
     ).tag(config=True)
 
     providers = Unicode(
@@ -260,6 +255,7 @@ class AIStack(HostTraits):
         settings = {**self._broker_options(), **options}
         policy = self.build_policy()
         providers = self.build_providers()
+        scopes = self.build_device_scopes()
         # A service is built later, and must not be refused then.
         self.build_rates()
         self.build_roles(policy)
@@ -267,7 +263,12 @@ class AIStack(HostTraits):
         named = self._named_ledger_url
         ledger = opening.open_ledger(named) if named else opening.open_own_ledger()
         ledger.half_life_seconds = policy.half_life_seconds
-        return Broker(ledger, providers, policy=policy, **settings)
+        broker = Broker(ledger, providers, policy=policy, **settings)
+        if scopes is not None:
+            devices = broker.devices
+            leases = broker.host_state.leases
+            devices.access = DeviceAccess(scopes, leases, devices.files_of)
+        return broker
 
     def take_shared_rules(self) -> None:
         """On a ledger that others share, take the rules for all from configuration that
@@ -296,6 +297,11 @@ class AIStack(HostTraits):
             "show_names": self.show_names,
             "suspend": read_suspend(self.suspend),
             "strays": self.build_strays(self.strays_seen),
+            "history": self.build_history(
+                self.chosen_ledger_url,
+                beside=self.suspend_results.parent,
+                archives_all=self.serves_host,
+            ),
             "memory_action": read_choice(
                 MemoryAction, "memory_action", self.memory_action
             ),
@@ -316,6 +322,8 @@ class AIStack(HostTraits):
             os.environ.get("AISTACK_PROVIDERS") or self.providers,
             enforcement=os.environ.get("AISTACK_ENFORCEMENT") or self.enforcement,
             mps_strict=self.mps_strict,
+            serves_host=self.serves_host,
+            users_share=self.serves_host and self.gpu_sharing != "same-user",
             mig_create=read_mig_create(self.mig_create),
         )
 
@@ -347,6 +355,7 @@ class AIStack(HostTraits):
             roles=self.build_roles(broker.policy),
             show_names=self.show_names,
             rates=self.build_rates(),
+            neighbours=self.build_neighbours(broker, show_names=self.show_names),
         )
 
     def build_roles(self, policy: Policy) -> RoleSettings:

@@ -9,6 +9,7 @@ from jupyter_aistack.core.wire.protocol import SpokenFor
 from jupyter_aistack.exceptions import PermissionDenied
 from jupyter_aistack.system.peer import Peer
 from jupyter_aistack.system.process_users import uid_of
+from jupyter_aistack.system.processes import started_at
 from jupyter_aistack.system.users import login_of
 
 ROOT = 0
@@ -29,6 +30,27 @@ def check_peer(peer: Peer) -> None:
         raise PermissionDenied(
             "your process cannot be seen from the host broker's; run both in one "
             "process namespace"
+        )
+
+
+def check_same_process(caller: Caller, started: float | None) -> None:
+    """Refuse a connection whose process has ended: what it has started may go on with
+    it, and its number may be another user's process by now.
+
+    Args:
+        caller: who connected.
+        started: when that process started, as it was seen then; None where it could
+            not be seen.
+
+    Raises:
+        PermissionDenied: it has ended.
+    """
+    if started is None or caller.pid is None:
+        return
+    now = started_at(caller.pid)
+    if now != started:
+        raise PermissionDenied(
+            f"process {caller.pid}, which has connected, has ended: connect anew"
         )
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_aistack._version import __version__
-from jupyter_aistack.broker.api.line_server import ConnectionLimits, LineServer
+from jupyter_aistack.broker.api.line_server import LineServer
+from jupyter_aistack.broker.api.open_connections import ConnectionLimits
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.system import service_manager
+from jupyter_aistack.system.open_files import raise_open_files
 
 from .abilities import missing_abilities
 from .admin_file import AdminFile
@@ -30,8 +32,24 @@ from .snapshot_poll import SnapshotPoll
 
 log = logging.getLogger("jupyter_aistack")
 
-LIMITS = ConnectionLimits(connections_per_user=512, write_seconds=30.0)
-"""What one user may take of the socket."""
+PER_USER = 512
+"""Connections that one user may have open."""
+WRITE_SECONDS = 30.0
+OWN_FILES = 256
+"""Open files that are left to the broker: its ledger, its drivers, its processes, and
+connections that are refused.
+"""
+LEAST_CONNECTIONS = 64
+
+
+def connection_limits() -> ConnectionLimits:
+    """What users may take of the socket, so that the broker has files left to itself."""
+    files = raise_open_files()
+    return ConnectionLimits(
+        connections=max(files - OWN_FILES, LEAST_CONNECTIONS),
+        connections_per_user=PER_USER,
+        write_seconds=WRITE_SECONDS,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +128,7 @@ class _Serving:
         self._calls.on_change(poll.note_change)
 
     def _new_server(self) -> LineServer:
-        return LineServer(self._sessions.open, log, LIMITS)
+        return LineServer(self._sessions.open, log, connection_limits())
 
     async def run(self) -> None:
         """Serve until a signal comes."""
@@ -122,16 +140,18 @@ class _Serving:
         # Adopted before anybody is answered: what a broker before this one has left.
         await self._calls.run(self._broker.maintain)
         await self._server.start(self._listener.listener)
-        tasks = [asyncio.create_task(each) for each in (self._turn(), _report_life())]
+        loops = (self._keep_turns(), self._follow_turns(), _report_life())
+        tasks = [asyncio.create_task(each) for each in loops]
+        for text in missing_abilities():
+            log.warning("it is not root, and cannot %s", text)
         log.info(
             "jupyter_aistack %s, process %d, listens at %s",
             __version__,
             os.getpid(),
             self._listener.path,
         )
-        for text in missing_abilities():
-            log.warning("it is not root, and cannot %s", text)
-        service_manager.notify(service_manager.READY)
+        status = service_manager.status_text(f"listens at {self._listener.path}")
+        service_manager.notify(service_manager.READY, status)
         try:
             await stopped.wait()
         finally:
@@ -147,12 +167,13 @@ class _Serving:
 
     # -- turns -------------------------------------------------------------------------
 
-    async def _turn(self) -> None:
-        steps = {
-            "settings": self._follow_settings,
-            "keep": self._keep,
-            "socket": self._check_socket,
-        }
+    async def _keep_turns(self) -> None:
+        steps = {"keep": self._keep}
+        await TurnLoop(steps, lambda: self._reload.cycle_seconds).run()
+
+    async def _follow_turns(self) -> None:
+        """A ledger or a driver that hangs must not keep these back."""
+        steps = {"settings": self._follow_settings, "socket": self._check_socket}
         await TurnLoop(steps, lambda: self._reload.cycle_seconds).run()
 
     async def _follow_settings(self) -> None:

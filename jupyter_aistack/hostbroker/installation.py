@@ -10,7 +10,7 @@ from pathlib import Path
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.system.files import write_atomic
 
-from .service_units import ServiceFile
+from .service_units import ServiceFile, is_unchanged
 
 FILE_MODE = 0o644
 
@@ -20,6 +20,7 @@ class FileState(StrEnum):
 
     MISSING = "missing"
     SAME = "same"
+    OUTDATED = "outdated"  # as another version, or another user, has installed it
     DIFFERS = "differs"
 
 
@@ -34,6 +35,11 @@ class PlacedFile:
 
     file: ServiceFile
     state: FileState
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was installed, and nobody has changed it since."""
+        return self.state in (FileState.SAME, FileState.OUTDATED)
 
 
 def below(root: Path, files: Iterable[ServiceFile]) -> tuple[ServiceFile, ...]:
@@ -61,8 +67,10 @@ def _state_of(file: ServiceFile) -> FileState:
         return FileState.MISSING
     except OSError as error:
         raise _failed(file.path, "read", error) from None
-    is_same = content == file.content.encode()
-    return FileState.SAME if is_same else FileState.DIFFERS
+    if content == file.marked.encode():
+        return FileState.SAME
+    is_ours = is_unchanged(content.decode(errors="replace"))
+    return FileState.OUTDATED if is_ours else FileState.DIFFERS
 
 
 def check_may_install(files: Sequence[PlacedFile]) -> None:
@@ -85,27 +93,28 @@ def check_may_install(files: Sequence[PlacedFile]) -> None:
 
 
 def install(files: Sequence[PlacedFile]) -> tuple[Path, ...]:
-    """Write the files that are missing; which.
+    """Write the files that are missing or of another version; which.
 
     Raises:
-        InvalidRequest: one cannot be written; those before it are taken away again.
+        InvalidRequest: one cannot be written; new ones before it are taken away again.
     """
-    written: list[Path] = []
+    written: list[PlacedFile] = []
     try:
         for each in files:
-            if each.state is FileState.MISSING:
+            if each.state in (FileState.MISSING, FileState.OUTDATED):
                 _write(each.file)
-                written.append(each.file.path)
+                written.append(each)
     except OSError as error:
-        for path in written:
-            path.unlink(missing_ok=True)
+        for before in written:
+            if before.state is FileState.MISSING:
+                before.file.path.unlink(missing_ok=True)
         raise _failed(each.file.path, "written", error) from None
-    return tuple(written)
+    return tuple(each.file.path for each in written)
 
 
 def _write(file: ServiceFile) -> None:
     file.path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file.path, file.content)
+    write_atomic(file.path, file.marked)
     file.path.chmod(FILE_MODE)
 
 
@@ -117,7 +126,7 @@ def uninstall(files: Sequence[PlacedFile]) -> tuple[Path, ...]:
     """
     removed = []
     for each in files:
-        if each.state is not FileState.SAME:
+        if not each.is_ours:
             continue
         try:
             each.file.path.unlink()

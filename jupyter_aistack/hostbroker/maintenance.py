@@ -26,6 +26,7 @@ def keep(broker: Broker) -> None:
     if is_idle and not broker.strays.is_on_watch:
         broker.record_usage()
         broker.host_state.report(is_idle=True)
+        broker.history.tend()
         return
     broker.maintain()
 

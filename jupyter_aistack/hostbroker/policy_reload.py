@@ -104,11 +104,33 @@ class PolicyReload:
             return None
         self.problem = ""
         self._say_what_waits(settings)
+        before = self._settings
         self._settings = settings
         self._broker.set_policy(policy)
         self._broker.strays.policy = stray_policy
         log.info("%s was read again", self._file.path)
+        self._write_down(before, settings)
         return self.build_service()
+
+    def _write_down(self, before: BrokerSettings, after: BrokerSettings) -> None:
+        """Tell the audit trail what is in force now. The settings are, whether that can
+        be written now or not.
+        """
+        changed = [
+            name
+            for name in sorted(TAKEN_OVER)
+            if getattr(before, name) != getattr(after, name)
+        ]
+        if not changed:
+            return
+        try:
+            self._broker.history.settings_changed(
+                str(self._file.path),
+                {name: getattr(before, name) for name in changed},
+                {name: getattr(after, name) for name in changed},
+            )
+        except AIStackError as error:
+            log.warning("the change of settings is not written down: %s", error.message)
 
     def _is_due(self) -> bool:
         """Whether the file is to be read now: it was changed, and not only a moment ago,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,16 @@ ROOT_NAME = "root"
 LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 """What useradd(8) takes."""
 
+MARK = "# by jupyter aistack broker install, unchanged while this holds: "
+"""How the first line of each file begins, in the comments that all of them know."""
+
 SERVICE = """\
 [Unit]
 Description=Slices of GPUs for Jupyter: the broker of this host
 Requires={socket_name}
 After=network.target {socket_name}
+# A ledger that does not answer for long is no reason to give up.
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -32,7 +38,7 @@ ExecReload=/bin/kill -HUP $MAINPID
 {user}WatchdogSec=60
 TimeoutStartSec=300
 Restart=on-failure
-RestartSec=1
+RestartSec=2
 # What it has started for those who hold slices lives on while it is started again.
 KillMode=process
 StateDirectory=aistack
@@ -96,6 +102,21 @@ class ServiceFile:
     path: Path
     content: str
     is_example: bool = False
+
+    @property
+    def marked(self) -> str:
+        """The content below a line by which it is known that nobody has changed it."""
+        return f"{MARK}{_digest(self.content)}\n{self.content}"
+
+
+def is_unchanged(text: str) -> bool:
+    """Whether a file is as some version of this package has written it."""
+    first, _, content = text.partition("\n")
+    return first == f"{MARK}{_digest(content)}"
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def service_files(python: str, user: str = ROOT_NAME) -> tuple[ServiceFile, ...]:

@@ -18,8 +18,14 @@ from jupyter_aistack.core.wire.protocol import (
 )
 from jupyter_aistack.exceptions import PermissionDenied
 from jupyter_aistack.system.peer import Peer
+from jupyter_aistack.system.processes import started_at
 
-from .callers import caller_of, caller_spoken_for, check_peer
+from .callers import (
+    caller_of,
+    caller_spoken_for,
+    check_peer,
+    check_same_process,
+)
 from .calls import Calls
 from .hub_accounts import HubAccounts
 
@@ -74,6 +80,7 @@ class PeerSession(LineSession):
     def __init__(self, sessions: Sessions, own: Caller) -> None:
         self._sessions = sessions
         self._own = own
+        self._started = None if own.pid is None else started_at(own.pid)
         self._protocol: int | None = None
         self._token = ""
 
@@ -98,6 +105,7 @@ class PeerSession(LineSession):
 
     async def _caller(self, call: Call) -> Caller:
         sessions = self._sessions
+        check_same_process(self._own, self._started)
         with sessions.calls.service.refusals.recorded(call.verb, self._own):
             # Anew for each call: a token may have been revoked since the last one.
             speaker = await sessions.hub_accounts.caller_for(self._own, self._token)

@@ -7,7 +7,7 @@ import os
 import sys
 
 from jupyter_aistack.exceptions import AIStackError
-from jupyter_aistack.system.broker_socket import DEFAULT_PATH, broker_path
+from jupyter_aistack.system.broker_path import DEFAULT_PATH, broker_path
 
 from .app import serve
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from jupyter_aistack.core.accounting.charges import (
     CellInterval,
+    Key,
     UsageRecord,
     UsageSummary,
     added,
@@ -65,9 +66,20 @@ def fold(rows: Rows, before: int, limit: int) -> int:
     """Add old charges of cells to those of their leases, and drop them; how many."""
     old = rows.old_cells(before, limit)
     for charge in old:
-        add(rows, replace(charge, cell=""))
-        rows.remove_charge(charge.key)
+        _fold(rows, charge)
     return len(old)
+
+
+def fold_cell(rows: Rows, key: Key) -> None:
+    """The same for the charge of one cell; one that is not there is left alone."""
+    charge = rows.charge(key)
+    if charge is not None:
+        _fold(rows, charge)
+
+
+def _fold(rows: Rows, charge: UsageRecord) -> None:
+    add(rows, replace(charge, cell=""))
+    rows.remove_charge(charge.key)
 
 
 def note(rows: Rows, spans: Iterable[CellInterval]) -> None:

@@ -80,15 +80,13 @@ def named_leases(plan: Plan) -> list[str]:
     ]
 
 
-def check(rows: Rows, plan: Plan, now: float) -> None:
-    """Refuse a plan that was made for another state of the ledger.
+def check_actions(rows: Rows, plan: Plan, now: float) -> None:
+    """Refuse a plan that something has overtaken which leaves the version alone.
 
     Raises:
-        LedgerConflict: the ledger has moved on since.
+        LedgerConflict: a request or a lease is not as it was planned for.
         LeaseNotFound, StaleToken: it names what is not there.
     """
-    if plan.version != rows.version:
-        raise LedgerConflict(version=rows.version, planned_for=plan.version)
     for action in plan.actions:
         if isinstance(action, Grant):
             _check_waits(rows, action.request.id)

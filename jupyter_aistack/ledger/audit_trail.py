@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from jupyter_aistack.core.audit.chain import Link, digest
+from jupyter_aistack.core.model.archive import RecordKey
 from jupyter_aistack.core.model.events import Event
 
 from .actor import signed
@@ -32,3 +33,21 @@ def sealed(
     row = as_row(placed)
     seal = digest(row, link.digest)
     return {**row, "digest": seal}, Link(sequence=placed.sequence, digest=seal)
+
+
+def old_beginning(
+    events: Iterable[tuple[int, float]], before: float, now: float
+) -> Sequence[RecordKey]:
+    """Sequences of the events that are older than a time and stand before all that are
+    not: what is archived is the beginning of the chain. A time that is still to come is
+    of a clock that was wrong, and keeps nothing.
+
+    Args:
+        events: sequences and times, in order.
+    """
+    keys: list[RecordKey] = []
+    for sequence, at in events:
+        if before <= at <= now:
+            break
+        keys.append(sequence)
+    return keys

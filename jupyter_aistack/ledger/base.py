@@ -14,8 +14,7 @@ a broker of its host can see that.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 
 from jupyter_aistack.core.accounting.charges import (
     CellInterval,
@@ -33,36 +32,11 @@ from jupyter_aistack.core.model.policy import WEEK_SECONDS
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
 from jupyter_aistack.core.model.request import Holder, Request
 from jupyter_aistack.core.model.reservation import Reservation
-from jupyter_aistack.core.model.usage_history import Account
 
+from .changes import Change, Written
 from .history import History
 from .host_base import HostLedger
-
-
-@dataclass(frozen=True, kw_only=True)
-class LedgerState:
-    """What a plan is made from, read in one transaction.
-
-    Attributes:
-        version: changes whenever leases, requests or reservations come or go, a lease
-            changes hands, or a notice is given or withdrawn; renewals and use leave it
-            alone.
-        leases: the live leases of the host asked for.
-        requests: its queued requests.
-        accounts: what the ended leases of all users have used, on all hosts.
-        reservations: those of the host that are running or have a window to come, the
-            first to start first.
-        elsewhere: the live leases of all other hosts.
-        queued_elsewhere: how many requests of each user wait on other hosts.
-    """
-
-    version: int
-    leases: tuple[Lease, ...]
-    requests: tuple[Request, ...]
-    accounts: tuple[Account, ...] = ()
-    reservations: tuple[Reservation, ...] = ()
-    elsewhere: tuple[Lease, ...] = ()
-    queued_elsewhere: Mapping[str, int] = field(default_factory=dict)
+from .state import LedgerState
 
 
 class Ledger(HostLedger, History):
@@ -81,6 +55,26 @@ class Ledger(HostLedger, History):
     def read(self, host: str, now: float) -> LedgerState:
         """What a plan for `host` is made from. Called by the broker at the start of
         each cycle.
+        """
+
+    def recall(self, host: str, now: float) -> LedgerState:
+        """As `read`, where what was read or written here last does as well: others may
+        have written since, which `write` tells.
+        """
+        return self.read(host, now)
+
+    @abstractmethod
+    def write(self, changes: Sequence[Change], plan: Plan, now: float) -> Written:
+        """Write changes down, in their order, and carry out a plan that was made for
+        the ledger with them: all in one transaction.
+
+        A change that is refused is answered with its error, and keeps no other from
+        being written; so does a plan that was made for another ledger. What the plan
+        says about a lease that has ended meanwhile is left out.
+
+        Raises:
+            LeaseNotFound, StaleToken: the plan names what is not there; nothing of it
+                was carried out.
         """
 
     @abstractmethod

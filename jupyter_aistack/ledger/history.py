@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from jupyter_aistack.core.audit.chain import Link, Row
+from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKind
 from jupyter_aistack.core.model.events import Event
 
 
@@ -44,5 +45,78 @@ class History(ABC):
         """The same events as they are kept, those that cannot be read included."""
 
     @abstractmethod
+    def told_events(
+        self,
+        after: int = 0,
+        limit: int = 1000,
+        *,
+        since: float = 0.0,
+        user: str | None = None,
+    ) -> tuple[Row, ...]:
+        """Events as they are kept, from a time on.
+
+        Args:
+            user: only those of this user: what the user did, and what happened to what
+                the user has.
+        """
+
+    @abstractmethod
     def chain_ends(self) -> ChainEnds:
         """Where the chain begins and ends."""
+
+    # -- what leaves for files ---------------------------------------------------------
+
+    @abstractmethod
+    def archive_segments(self) -> tuple[ArchiveSegment, ...]:
+        """The catalogue of what has left, or is leaving, in order."""
+
+    @abstractmethod
+    def count_old(self, kind: RecordKind, before: float, now: float, limit: int) -> int:
+        """How many records of a kind are older than a time and may leave; at most
+        `limit`.
+        """
+
+    @abstractmethod
+    def begin_segment(
+        self,
+        kind: RecordKind,
+        before: float,
+        now: float,
+        *,
+        host: str,
+        limit: int,
+        adopts: bool = False,
+    ) -> ArchiveSegment | None:
+        """The segment of a kind that is not done yet, or a new one of what is older than a
+        time; None where nothing is old, or another host is at it.
+
+        Args:
+            host: what this host is called, which will write the file.
+            limit: so many records at most.
+            adopts: take over what another host has begun: that host is gone.
+        """
+
+    @abstractmethod
+    def segment_rows(self, segment: ArchiveSegment) -> tuple[Row, ...]:
+        """The records of a segment, as they are kept; those that have left are left
+        out.
+        """
+
+    @abstractmethod
+    def keep_file(
+        self,
+        segment: ArchiveSegment,
+        *,
+        file: str,
+        file_digest: str,
+        is_pseudonymous: bool,
+    ) -> ArchiveSegment:
+        """Note that the file of a segment is written; its records may leave.
+
+        Raises:
+            LedgerConflict: another host has taken it over.
+        """
+
+    @abstractmethod
+    def prune_segment(self, number: int, limit: int, now: float) -> ArchiveSegment:
+        """Remove records of a segment whose file is written, at most `limit`."""

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from operator import attrgetter
+from typing import Any
 
 from jupyter_aistack.core.accounting.charges import (
     CellInterval,
     Key,
     MeterState,
     UsageRecord,
+    day_of,
 )
-from jupyter_aistack.core.audit.chain import Link
+from jupyter_aistack.core.audit.chain import Link, Row
+from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKey, RecordKind
 from jupyter_aistack.core.model.device_health import DeviceFault
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
@@ -26,7 +32,7 @@ from jupyter_aistack.core.model.request import Request, RequestState
 from jupyter_aistack.core.model.reservation import Reservation
 from jupyter_aistack.core.model.usage_history import Account
 
-from .audit_trail import sealed
+from .audit_trail import old_beginning, sealed
 from .rows import Rows
 from .transactional import TransactionalLedger
 
@@ -76,6 +82,7 @@ class _MemoryRows:
         self._hosts: dict[tuple[str, str], HostIdentity] = {}
         self._host_reports: dict[tuple[str, str], HostReport] = {}
         self._device_faults: list[DeviceFault] = []
+        self._drains: tuple[Drain, ...] = ()
         self._ids_of_key: dict[str, list[str]] = {}
         self._accounts: dict[tuple[str, str], Account] = {}
         self._reservations: dict[str, Reservation] = {}
@@ -84,6 +91,7 @@ class _MemoryRows:
         self._spans: dict[tuple[str, str, str, str, float], CellInterval] = {}
         self._events: list[Event] = []
         self.chain_end = Link()
+        self._segments: dict[int, ArchiveSegment] = {}
 
     def expect(self, **_expected: object) -> None:
         """Nothing is waited for."""
@@ -125,9 +133,9 @@ class _MemoryRows:
     def request(self, request_id: str) -> Request | None:
         return self._requests.get(request_id)
 
-    def requests_of_key(self, key: str) -> list[Request]:
-        ids = self._ids_of_key.get(key, ())
-        return [self._requests[request_id] for request_id in ids]
+    def requests_named(self, request_id: str, key: str) -> list[Request]:
+        ids = (request_id, *self._ids_of_key.get(key, ()))
+        return [self._requests[name] for name in ids if name in self._requests]
 
     def queued(self, host: str) -> list[Request]:
         return [
@@ -161,6 +169,12 @@ class _MemoryRows:
     def remove_host(self, host_id: str) -> None:
         kept = self._hosts.items()
         self._hosts = {key: host for key, host in kept if host.id != host_id}
+
+    def drains(self) -> tuple[Drain, ...]:
+        return self._drains
+
+    def keep_drains(self, drains: tuple[Drain, ...]) -> None:
+        self._drains = drains
 
     def host_reports(self) -> list[HostReport]:
         return list(self._host_reports.values())
@@ -279,11 +293,96 @@ class _MemoryRows:
         first = bisect_right(self._events, after, key=attrgetter("sequence"))
         return self._events[first : first + limit]
 
-    def event_rows(self, after: int, limit: int) -> list[Mapping[str, object]]:
+    def event_rows(self, after: int, limit: int) -> list[Row]:
         return [vars(event) for event in self.events(after, limit)]
+
+    def told_events(
+        self, after: int, limit: int, *, since: float, user: str | None
+    ) -> list[Row]:
+        told = [
+            vars(event)
+            for event in self.events(after, len(self._events))
+            if event.at >= since and user in (None, event.user, event.owner)
+        ]
+        return list(told[:limit])
 
     def chained_after(self) -> int:
         return 0
+
+    def old_keys(
+        self, kind: RecordKind, before: float, now: float, limit: int
+    ) -> Sequence[RecordKey]:
+        if kind is RecordKind.EVENTS:
+            times = [(event.sequence, event.at) for event in self._events[:limit]]
+            return old_beginning(times, before, now)
+        if kind is RecordKind.CELLS:
+            return [list(each.key) for each in self.old_cells(day_of(before), limit)]
+        if kind is RecordKind.REQUESTS:
+            return [
+                request.id
+                for request in self._requests.values()
+                if request.submitted_at < before and self._may_leave(request)
+            ][:limit]
+        return [
+            lease.token
+            for lease in self._leases.values()
+            if lease.ended_at is not None and lease.ended_at < before
+        ][:limit]
+
+    def _may_leave(self, request: Request) -> bool:
+        is_decided = request.state is not RequestState.QUEUED
+        return is_decided and request.lease_id not in self._leases
+
+    def kept_rows(self, kind: RecordKind, keys: Iterable[RecordKey]) -> list[Row]:
+        kept = self._of_kind(kind)
+        return [_flat(kept[_hashable(key)]) for key in keys if _hashable(key) in kept]
+
+    def remove_rows(self, kind: RecordKind, keys: Iterable[RecordKey]) -> None:
+        kept = self._of_kind(kind)
+        for key in keys:
+            gone = kept.get(_hashable(key))
+            if isinstance(gone, Lease):
+                del self._leases[gone.id]
+            if isinstance(gone, Request):
+                self._forget(gone)
+            if isinstance(gone, Event):
+                self._events.remove(gone)
+
+    def _forget(self, request: Request) -> None:
+        del self._requests[request.id]
+        ids = self._ids_of_key.get(request.idempotency_key, [])
+        if request.id in ids:
+            ids.remove(request.id)
+
+    def _of_kind(self, kind: RecordKind) -> Mapping[Any, Any]:
+        if kind is RecordKind.LEASES:
+            return {lease.token: lease for lease in self._leases.values()}
+        if kind is RecordKind.EVENTS:
+            return {event.sequence: event for event in self._events}
+        if kind is RecordKind.CELLS:
+            return self._charges
+        return self._requests
+
+    def segments(self) -> list[ArchiveSegment]:
+        return list(self._segments.values())
+
+    def keep_segment(self, segment: ArchiveSegment, *, is_new: bool = False) -> None:
+        self._segments[segment.number] = segment
+
+
+def _hashable(key: RecordKey) -> Hashable:
+    return key if isinstance(key, str | int) else tuple(key)
+
+
+def _flat(record: Any) -> Row:
+    """A record as a table would keep it: what is no text or number is JSON."""
+    values = asdict(record)
+    for name, value in values.items():
+        if is_dataclass(getattr(record, name)) or isinstance(value, tuple):
+            values[name] = json.dumps(value, default=str)
+        elif not isinstance(value, str | int | float | None):
+            values[name] = str(value)
+    return values
 
 
 def _place(span: CellInterval) -> tuple[str, str, str, str, float]:

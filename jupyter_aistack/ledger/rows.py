@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,10 +12,12 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
-from jupyter_aistack.core.audit.chain import Link
+from jupyter_aistack.core.audit.chain import Link, Row
 from jupyter_aistack.core.audit.changes import lease_changes, request_changes
+from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKey, RecordKind
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_health import DeviceFault
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
@@ -40,6 +42,7 @@ class Rows(Protocol):
         due_at: float | None = None,
         leases: Iterable[str] = (),
         requests: Iterable[str] = (),
+        named: Iterable[tuple[str, str]] = (),
     ) -> None:
         """Say what will be read in a moment, so that a server need be waited for once.
 
@@ -47,6 +50,7 @@ class Rows(Protocol):
             due_at: a time for which `due`, or in a reading transaction `is_any_due`,
                 will be called.
             leases, requests: ids of those that will be looked up.
+            named: what `requests_named` will be called with, each time.
         """
 
     def next_token(self) -> int:
@@ -70,8 +74,10 @@ class Rows(Protocol):
 
     def request(self, request_id: str) -> Request | None: ...
 
-    def requests_of_key(self, key: str) -> list[Request]:
-        """The requests of an idempotency key, of any user."""
+    def requests_named(self, request_id: str, key: str) -> list[Request]:
+        """The requests of an id, or of an idempotency key, of any user; the empty key
+        is nobody's.
+        """
 
     def queued(self, host: str) -> list[Request]: ...
 
@@ -106,6 +112,12 @@ class Rows(Protocol):
         """Write a fault down that is not there yet."""
 
     def remove_device_faults(self, host: str, device_id: str) -> None: ...
+
+    def drains(self) -> tuple[Drain, ...]:
+        """The drains of all hosts; read with the counters."""
+
+    def keep_drains(self, drains: tuple[Drain, ...]) -> None:
+        """Write them all down."""
 
     def accounts(self) -> list[Account]: ...
 
@@ -166,8 +178,35 @@ class Rows(Protocol):
 
     def events(self, after: int, limit: int) -> list[Event]: ...
 
-    def event_rows(self, after: int, limit: int) -> list[Mapping[str, object]]:
+    def event_rows(self, after: int, limit: int) -> list[Row]:
         """Events as they are kept."""
+
+    def told_events(
+        self, after: int, limit: int, *, since: float, user: str | None
+    ) -> list[Row]:
+        """Events as they are kept, from a time on, and of a user: what that user did,
+        and what happened to that user's.
+        """
+
+    def old_keys(
+        self, kind: RecordKind, before: float, now: float, limit: int
+    ) -> Sequence[RecordKey]:
+        """Keys of the records of a kind that are older than a time, and that nothing in
+        the ledger needs.
+        """
+
+    def kept_rows(self, kind: RecordKind, keys: Iterable[RecordKey]) -> list[Row]:
+        """Records as they are kept; those that are not there are left out."""
+
+    def remove_rows(self, kind: RecordKind, keys: Iterable[RecordKey]) -> None:
+        """Drop records; those of cells are dropped by the books."""
+
+    def segments(self) -> list[ArchiveSegment]:
+        """The catalogue of the archive, in order."""
+
+    def keep_segment(
+        self, segment: ArchiveSegment, *, is_new: bool = False
+    ) -> None: ...
 
     def chained_after(self) -> int:
         """The last event of a schema that kept no digests; 0 for none."""

@@ -14,65 +14,43 @@ from typing import Any
 
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_state import DeviceState, StatePhase
-from jupyter_aistack.core.model.events import Event, EventKind
-from jupyter_aistack.core.model.lease import (
-    Lease,
-    LeaseState,
-    LeaseTransition,
-    Outcome,
-    advance,
-)
-from jupyter_aistack.core.model.plan import Plan
-from jupyter_aistack.core.model.request import Holder, Request, RequestState
+from jupyter_aistack.core.model.events import EventKind
+from jupyter_aistack.core.model.lease import Lease, LeaseState, LeaseTransition
 from jupyter_aistack.core.model.units import format_duration
 from jupyter_aistack.core.scheduling.lease_ends import after_pause
 
-from .apply_plan import (
-    apply_action,
-    check,
-    keep_residence,
-    named_leases,
-    named_requests,
-    set_request_state,
-    touch,
-)
-from .base import LedgerState
+from .apply_plan import keep_residence, touch
 from .device_transactions import DeviceTransactions
+from .drain_transactions import DrainTransactions
 from .history_transactions import HistoryTransactions
 from .host_transactions import HostTransactions
-from .lease_end import end, expire_due
+from .lease_steps import advance_lease, step_lease
+from .plan_transactions import PlanTransactions
+from .request_transactions import RequestTransactions
 from .reservation_transactions import ReservationTransactions
 from .rows import (
     Rows,
     find_lease,
-    find_request,
     guarded_lease,
     is_id,
     keep_conditions,
     lease_event,
     live_lease,
-    refuse_ended,
-    request_event,
 )
+from .state import LedgerState
 from .transactions import within
 from .usage_transactions import UsageTransactions
 
 STEP_FIELDS = frozenset({"holder", "enforced_by", "verified"})
 BIND_FIELDS = frozenset({"holder", "enforced_by", "active_at", "notice"})
 
-_STEP_EVENTS = {
-    LeaseTransition.ACTIVATE: EventKind.LEASE_ACTIVATED,
-    LeaseTransition.SUSPEND: EventKind.LEASE_SUSPENDED,
-    LeaseTransition.RESUME: EventKind.LEASE_RESUMED,
-}
-
-
-_RELEASING = (LeaseTransition.RELEASE, LeaseTransition.FINISH)
-
 
 class TransactionalLedger(
+    RequestTransactions,
+    PlanTransactions,
     HostTransactions,
     DeviceTransactions,
+    DrainTransactions,
     UsageTransactions,
     ReservationTransactions,
     HistoryTransactions,
@@ -95,66 +73,10 @@ class TransactionalLedger(
                 requests=tuple(requests),
                 accounts=tuple(accounts),
                 reservations=tuple(reservations),
+                drains=tuple(drain for drain in rows.drains() if drain.host == host),
                 elsewhere=tuple(itertools.chain.from_iterable(live.values())),
                 queued_elsewhere=queued_elsewhere,
             )
-
-    def submit(self, request: Request) -> Request:
-        with self._changing(request.submitted_at, requests=[request.id]) as rows:
-            # A caller that got no answer sends the same request again.
-            known = rows.request(request.id)
-            if known is None:
-                user = request.holder.user
-                known = _request_of_key(rows, user, request.idempotency_key)
-            if known is not None:
-                return known
-
-            written = replace(request, state=RequestState.QUEUED, lease_id="")
-            rows.keep_request(written, is_new=True)
-            rows.version += 1
-            kind = EventKind.REQUEST_QUEUED
-            rows.append(request_event(kind, written, request.submitted_at, was=None))
-            return written
-
-    def cancel(self, request_id: str, now: float, reason: str = "") -> Request:
-        with self._changing(now, requests=[request_id]) as rows:
-            request = find_request(rows, request_id)
-            if request.state is not RequestState.QUEUED:
-                return request
-            cancelled = replace(request, state=RequestState.CANCELLED, reason=reason)
-            kind = EventKind.REQUEST_CANCELLED
-            set_request_state(rows, request, cancelled, kind, now)
-            return cancelled
-
-    def rebind(self, request_id: str, now: float, holder: Holder) -> Request:
-        with self._changing(now, requests=[request_id]) as rows:
-            request = find_request(rows, request_id)
-            if request.state is not RequestState.QUEUED or request.holder == holder:
-                return request
-            rebound = replace(request, holder=holder)
-            rows.keep_request(rebound)
-            # Plans that would grant it by its old holder must be made anew.
-            rows.version += 1
-            bound = EventKind.REQUEST_BOUND
-            rows.append(request_event(bound, rebound, now, was=request))
-            return rebound
-
-    def request_of_key(self, user: str, key: str) -> Request | None:
-        with self._reading() as rows:
-            return _request_of_key(rows, user, key)
-
-    def apply(self, plan: Plan, now: float) -> tuple[Event, ...]:
-        with self._writing() as rows:
-            rows.expect(
-                due_at=now, leases=named_leases(plan), requests=named_requests(plan)
-            )
-            # Checked before anything is changed, expiries too: they only free what the
-            # plan holds for taken.
-            check(rows, plan, now)
-            events = expire_due(rows, now, self.half_life_seconds)
-            for action in plan.actions:
-                events += apply_action(rows, action, now, self.half_life_seconds)
-            return tuple(events)
 
     def step(
         self,
@@ -168,44 +90,9 @@ class TransactionalLedger(
     ) -> Lease:
         _allow(changes, STEP_FIELDS)
         with self._changing(now, leases=[lease_id]) as rows:
+            half_life = self.half_life_seconds
             lease = guarded_lease(rows, lease_id, token)
-            # Releasing a lease twice is releasing it once; any other step on a lease
-            # that has ended tells its holder so.
-            if lease.outcome is Outcome.RELEASED and step in _RELEASING:
-                return lease
-            refuse_ended(lease)
-            return self._advance(rows, lease, step, now, changes, conditions)
-
-    def _advance(
-        self,
-        rows: Rows,
-        lease: Lease,
-        step: LeaseTransition,
-        now: float,
-        changes: dict[str, Any],
-        conditions: ConditionUpdate | None = None,
-    ) -> Lease:
-        # Applied to the row as it is in this transaction: a condition that another
-        # process has set since the caller read the lease must not be lost.
-        update = conditions or ConditionUpdate()
-        changes = {**changes, "conditions": update.apply(lease.conditions)}
-        after = replace(advance(lease, step, now), **changes)
-        if after.state is LeaseState.ENDED:
-            # Its end, and what its user is charged for it, are one transaction: a
-            # lease that ended uncharged could never be found again.
-            reason = update.text if step is LeaseTransition.FAIL else ""
-            end(rows, lease, step, now, self.half_life_seconds, reason, changes)
-        else:
-            rows.keep_lease(after)
-
-        if step in _STEP_EVENTS:
-            detail = _detail(after, step)
-            kind = _STEP_EVENTS[step]
-            rows.append(lease_event(kind, after, now, detail, was=lease))
-        if changes.get("verified") is False:
-            kind = EventKind.LEASE_NOT_ENFORCED
-            rows.append(lease_event(kind, after, now, update.text, was=lease))
-        return after
+            return step_lease(rows, lease, step, now, half_life, changes, conditions)
 
     def renew(self, lease_id: str, token: int, now: float, expires_at: float) -> Lease:
         with self._changing(now, leases=[lease_id]) as rows:
@@ -294,11 +181,12 @@ class TransactionalLedger(
     def _update_device_state(
         self, rows: Rows, lease: Lease, after: DeviceState, now: float
     ) -> Lease:
+        half_life = self.half_life_seconds
         kept = keep_residence(rows, lease, after, now)
         if after.phase is StatePhase.PARKED and kept.state is LeaseState.ACTIVE:
-            return self._advance(rows, kept, LeaseTransition.SUSPEND, now, {})
+            return advance_lease(rows, kept, LeaseTransition.SUSPEND, now, half_life)
         if after.phase is StatePhase.RESIDENT and kept.state is LeaseState.SUSPENDED:
-            return self._advance(rows, kept, LeaseTransition.RESUME, now, {})
+            return advance_lease(rows, kept, LeaseTransition.RESUME, now, half_life)
         if after.phase is StatePhase.LOST:
             kind = EventKind.LEASE_STATE_LOST
             rows.append(lease_event(kind, kept, now, after.note, was=lease))
@@ -321,10 +209,6 @@ class TransactionalLedger(
         with self._seeing(now, leases=[lease_id]) as rows:
             return find_lease(rows, lease_id)
 
-    def request(self, request_id: str) -> Request:
-        with self._reading() as rows:
-            return find_request(rows, request_id)
-
     def leases(
         self,
         now: float,
@@ -335,10 +219,6 @@ class TransactionalLedger(
     ) -> tuple[Lease, ...]:
         with self._seeing(now) as rows:
             return tuple(rows.leases(host=host, live=live, limit=within(limit)))
-
-    def waiting(self) -> tuple[Request, ...]:
-        with self._reading() as rows:
-            return tuple(sorted(rows.all_queued(), key=attrgetter("arrival")))
 
 
 def _is_by_hand(before: Lease, after: Lease) -> bool:
@@ -360,36 +240,6 @@ def _keep(rows: Rows, lease: Lease, **changes: Any) -> Lease:
 def _within_end(expires_at: float, ends_at: float | None) -> float:
     """Until when a lease is renewed: no longer than to the end its user asked for."""
     return expires_at if ends_at is None else min(expires_at, ends_at)
-
-
-def _request_of_key(rows: Rows, user: str, key: str) -> Request | None:
-    """The user's request of a key; what was taken back may be asked for again."""
-    if not key:
-        return None
-    for request in rows.requests_of_key(key):
-        if request.holder.user == user and not _is_taken_back(rows, request):
-            return request
-    return None
-
-
-def _is_taken_back(rows: Rows, request: Request) -> bool:
-    """Whether a request came to nothing before its asker could use it: it was
-    withdrawn, or the lease that it became has failed.
-    """
-    if request.state is RequestState.CANCELLED:
-        return True
-    lease = rows.lease(request.lease_id) if request.lease_id else None
-    return lease is not None and lease.outcome is Outcome.FAILED
-
-
-def _detail(lease: Lease, step: LeaseTransition) -> str:
-    """The words of a step's event: for a move of the device state, how much that was
-    and how long it took.
-    """
-    is_move = step in (LeaseTransition.SUSPEND, LeaseTransition.RESUME)
-    if not is_move or lease.residence is None:
-        return ""
-    return lease.residence.note
 
 
 def _allow(changes: dict[str, object], fields: frozenset[str]) -> None:

@@ -59,14 +59,16 @@ class Transactions(Ledger):
         *,
         leases: Iterable[str] = (),
         requests: Iterable[str] = (),
+        named: Iterable[tuple[str, str]] = (),
     ) -> Iterator[Rows]:
         """A writing transaction, likewise.
 
         Args:
             leases, requests: ids of those that will be looked up.
+            named: ids and idempotency keys of requests that will be looked up.
         """
         with self._writing() as rows:
-            rows.expect(due_at=now, leases=leases, requests=requests)
+            rows.expect(due_at=now, leases=leases, requests=requests, named=named)
             expire_due(rows, now, self.half_life_seconds)
             yield rows
 

@@ -25,6 +25,8 @@ class ProviderOptions:
         is_optional: it was named by ``auto``: a host without its driver is no problem.
         is_advisory: shares are held by the caps of frameworks alone.
         mps_strict: an MPS daemon for each lease instead of one for each GPU.
+        serves_host: leases are for all users of the host, and not for one.
+        users_share: several users may have leases of one GPU at the same time.
         mig_create: which MIG instances may be created for requests that wait; None for
             none.
     """
@@ -33,6 +35,8 @@ class ProviderOptions:
     is_optional: bool = False
     is_advisory: bool = False
     mps_strict: bool = False
+    serves_host: bool = False
+    users_share: bool = False
     mig_create: MIGPermission | None = None
 
 
@@ -62,6 +66,9 @@ class Provider(ABC):
     """What must be written behind the name and a colon, e.g. ``TABLE``; empty for
     nothing.
     """
+
+    services: frozenset[str] = frozenset()
+    """Programs of its driver that work for other processes."""
 
     visibility: DeviceVisibility = DeviceVisibility()
     """How a process is shown some of these devices and no others."""
@@ -102,6 +109,17 @@ class Provider(ABC):
             ProviderError: it is held less firmly than `prepare` reported; the next
                 `prepare` reports how.
         """
+
+    def device_files(
+        self, lease: Lease, devices: Mapping[str, Device]
+    ) -> tuple[str, ...] | None:
+        """The device files that the processes of a lease must be able to open, and that
+        show no device but its own; None where these are not known.
+
+        Args:
+            devices: this host's devices, by id.
+        """
+        return None
 
     def adjust(
         self, lease: Lease, devices: Mapping[str, Device], pids: Collection[int]
@@ -204,13 +222,18 @@ class Provider(ABC):
         return None
 
     def plan_room(
-        self, wanted: Sequence[str], leased: Mapping[str, str]
+        self,
+        wanted: Sequence[str],
+        leased: Mapping[str, str],
+        drained: Collection[str] = (),
     ) -> MIGPlan | None:
         """What `make_room` would do; None where devices of this kind are never cut.
 
         Args:
             wanted: MIG profiles, one instance of each, first served first.
             leased: lease id by the UUID of each slice that is leased.
+            drained: ids of the devices that are left as they are: nothing new is
+                granted on them.
 
         Raises:
             ProviderError: it cannot be found out.
@@ -218,7 +241,10 @@ class Provider(ABC):
         return None
 
     def make_room(
-        self, wanted: Sequence[str], leased: Mapping[str, str]
+        self,
+        wanted: Sequence[str],
+        leased: Mapping[str, str],
+        drained: Collection[str] = (),
     ) -> tuple[str, ...]:
         """Cut devices anew for `wanted`; called at the end of a cycle for those it
         could not serve, or by an admin.

@@ -31,6 +31,8 @@ def build_providers(
     *,
     enforcement: str = "auto",
     mps_strict: bool = False,
+    serves_host: bool = False,
+    users_share: bool = False,
     mig_create: MIGPermission | None = None,
 ) -> tuple[Provider, ...]:
     """The providers named in a setting such as ``auto``, ``gpu,cpu`` or
@@ -47,6 +49,8 @@ def build_providers(
         enforcement: ``auto`` holds a share as firmly as its GPU allows, ``advisory`` by
             the caps of frameworks alone.
         mps_strict: an MPS daemon for each lease instead of one for each GPU.
+        serves_host: leases are for all users of the host, and not for one.
+        users_share: several users may have leases of one GPU at the same time.
         mig_create: which MIG instances may be created for requests that wait; None for
             none.
 
@@ -62,6 +66,8 @@ def build_providers(
     options = ProviderOptions(
         is_advisory=enforcement == "advisory",
         mps_strict=mps_strict,
+        serves_host=serves_host,
+        users_share=users_share,
         mig_create=mig_create,
     )
     installed = {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -12,11 +12,9 @@ import json
 import os
 import select
 import socket
-import stat
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from jupyter_aistack._version import __version__
@@ -35,23 +33,14 @@ from jupyter_aistack.exceptions import (
     error_from_dict,
 )
 
+from .broker_path import VARIABLE, check_owner
 from .peer import peer_of
-from .permissions import is_guarded
 from .users import login_of
 
 JSON = dict[str, Any]
 
-DEFAULT_PATH = "/run/aistack/broker.sock"
-"""Where the service of this host listens."""
-OFF = "off"
-"""The setting of those who want no host broker."""
-AUTO = "auto"
-"""The setting of those who take the one at `DEFAULT_PATH`, if there is one."""
-VARIABLE = "AISTACK_BROKER"
 HUB_TOKEN = "JUPYTERHUB_API_TOKEN"
 """By which a Jupyter server that JupyterHub has started proves whose it is."""
-MAX_PATH_BYTES = 107
-"""The longest path of a Unix socket (``sun_path`` of Linux)."""
 MAX_LINE = 64 << 20
 CALL_SECONDS = 60.0
 CONNECT_SECONDS = 5.0
@@ -70,14 +59,18 @@ REPEATABLE_VERBS = frozenset(
         "bill",
         "bind",
         "bind_kernel",
+        "breach_handled",
+        "breach_postponed",
         "cancel",
         "device_clients",
+        "device_hiding",
         "device_use",
         "end_cell",
         "events",
         "host",
         "hosts",
         "kernel_leases",
+        "kernel_requests",
         "leases",
         "listed",
         "mine",
@@ -86,75 +79,17 @@ REPEATABLE_VERBS = frozenset(
         "queue",
         "release",
         "report",
+        "report_kernels",
         "reservations",
         "snapshot",
         "take_back",
         "unpin",
         "usage",
-        "visibility",
         "wait_for",
+        "whoami",
     }
 )
 """Verbs that may be called again when the answer was lost."""
-
-
-def broker_path(configured: str = AUTO) -> str:
-    """The socket of the broker to be used; empty for none.
-
-    Args:
-        configured: what the settings say: a path, ``auto`` or ``off``. The environment
-            variable AISTACK_BROKER goes first.
-
-    Raises:
-        PermissionDenied: another user could have put that socket there.
-        InvalidRequest: it is no path of a socket.
-    """
-    chosen = os.environ.get(VARIABLE, "") or configured or AUTO
-    if chosen == OFF:
-        return ""
-    if chosen != AUTO:
-        _check_length(chosen)
-        return chosen
-    if not os.path.lexists(DEFAULT_PATH):
-        return ""
-    check_owner(DEFAULT_PATH)
-    return DEFAULT_PATH
-
-
-def _check_length(path: str) -> None:
-    if len(os.fsencode(path)) > MAX_PATH_BYTES:
-        raise InvalidRequest(
-            f"{VARIABLE}: the path of a socket may have {MAX_PATH_BYTES} bytes, "
-            f"and {path[:80]}... has {len(os.fsencode(path))}",
-            field=VARIABLE,
-        )
-
-
-def check_owner(path: str) -> int:
-    """The user whose socket it is: root, this user, or whom its folder belongs to.
-
-    Raises:
-        FileNotFoundError: there is none.
-        PermissionDenied: it is another user's, or no socket.
-    """
-    status = os.lstat(path)
-    if not stat.S_ISSOCK(status.st_mode):
-        raise PermissionDenied(
-            f"{path} is no socket; whoever put it there may not answer for the host's "
-            "broker",
-        )
-    trusted = {0, os.getuid()}
-    folder = Path(path).absolute().parent
-    with contextlib.suppress(OSError):
-        owner = folder.stat().st_uid
-        if is_guarded(folder, {0, owner}):
-            trusted.add(owner)
-    if status.st_uid not in trusted:
-        raise PermissionDenied(
-            f"{path} belongs to {login_of(status.st_uid)}, who may not answer for the "
-            "host's broker; it must be root's, or of the user whom its folder belongs to"
-        )
-    return status.st_uid
 
 
 class BrokerSocket:

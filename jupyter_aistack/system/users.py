@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
+_UNNAMED = "uid-"
 _ALL_USERS = ["0", "0", "4294967295"]
 """The user map of the first user namespace: every user is itself."""
 
@@ -18,7 +19,7 @@ def current_user() -> str:
     uid = os.getuid()
     if is_first_user_namespace():
         return login_of(uid)
-    return f"uid-{_outside(uid)}"
+    return f"{_UNNAMED}{_outside(uid)}"
 
 
 def login_of(uid: int) -> str:
@@ -28,7 +29,20 @@ def login_of(uid: int) -> str:
 
         return pwd.getpwuid(uid).pw_name
     except (ImportError, KeyError):
-        return f"uid-{uid}"
+        return f"{_UNNAMED}{uid}"
+
+
+def uid_of_login(user: str) -> int | None:
+    """The number of a user by what `login_of` gives for it; None where there is none."""
+    number = user.removeprefix(_UNNAMED)
+    if number != user and number.isdecimal():
+        return int(number)
+    try:
+        import pwd
+
+        return pwd.getpwnam(user).pw_uid
+    except (ImportError, KeyError):
+        return None
 
 
 def is_root() -> bool:

@@ -322,7 +322,7 @@ def test_a_request_that_could_not_be_answered_is_taken_back(
     def fail(*_: object) -> None:
         raise LedgerUnavailable
 
-    monkeypatch.setattr(broker.ledger, "apply", fail)
+    monkeypatch.setattr(broker.ledger, "write", fail)
     with pytest.raises(LedgerUnavailable):
         broker.submit("1", holder())
     monkeypatch.undo()

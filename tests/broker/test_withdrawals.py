@@ -16,7 +16,12 @@ from jupyter_aistack.core.model.condition import ConditionKind
 from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.core.model.request import RequestState
-from jupyter_aistack.exceptions import LedgerUnavailable, Refused, Unsatisfiable
+from jupyter_aistack.exceptions import (
+    LeaseLost,
+    LedgerUnavailable,
+    Refused,
+    Unsatisfiable,
+)
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock, holder
 from tests.fakes.ledgers import FailingLedger
@@ -153,6 +158,53 @@ def test_what_is_asked_for_again_after_any_failure_is_given_once_and_kept(
         if is_over:
             return
     raise AssertionError("more transactions than expected")
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_who_asks_again_after_a_failure_what_became_of_a_request_keeps_it(
+    is_kept: bool,
+) -> None:
+    for number in range(1, MOST):
+        ledger = FailingLedger()
+        broker = Broker(
+            ledger,
+            [SimulatedProvider("1xH100-80GB")],
+            host="testbox",
+            clock=ManualClock(),
+            is_alive=lambda pid, since: True,
+        )
+        service = service_of(broker)
+        held = service.call("request", {"spec": "1"}, BOB)["lease"]
+        waiting = service.call("request", {"spec": "1"}, ANN)["request"]
+        service.call("release", {"lease_id": held["id"]}, BOB)
+        asked = {"request_id": waiting["id"]}
+        ledger.count = 0
+        ledger.fail_at = number
+        ledger.is_kept = is_kept
+        ledger.stays_down = True
+        with contextlib.suppress(LedgerUnavailable):
+            service.call("wait_for", asked, ANN)
+        is_over = ledger.count < number
+        ledger.is_down = False
+        ledger.fail_at = None
+        lease = service.call("wait_for", asked, ANN)["lease"]
+        broker.maintain()
+        assert [each.id for each in broker.leases()] == [lease["id"]]
+        broker.close()
+        if is_over:
+            return
+    raise AssertionError("more transactions than expected")
+
+
+def test_a_lease_that_was_taken_back_is_not_handed_out_again(
+    broker: Broker, ledger: FailingLedger
+) -> None:
+    """A call that has looked before it was taken back, and prepares afterwards."""
+    request = broker.submit("1/4", holder("a"))
+    lease = broker.lease(request.lease_id)
+    broker.withdraw(request.id)
+    with pytest.raises(LeaseLost):
+        broker.prepare(lease)
 
 
 def test_what_could_not_be_taken_back_is_once_the_ledger_answers(
@@ -300,11 +352,14 @@ def test_a_reservation_whose_admin_got_no_answer_is_taken_back(
 
 
 def test_what_is_written_is_done_though_the_cycle_after_it_fails(
-    broker: Broker, ledger: FailingLedger
+    broker: Broker, ledger: FailingLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = broker.lease(broker.submit("1", holder("kernel-1")).lease_id)
+    seen_last = ledger.read("testbox", broker.clock())
     waiting = broker.submit("1", holder("kernel-2"))
-    ledger.fail_at = ledger.count + 4  # read, release, finish; then the cycle
+    # The end is planned with what was seen last, and that is over.
+    monkeypatch.setattr(ledger, "recall", lambda host, now: seen_last)
+    ledger.fail_at = ledger.count + 3  # release, finish; then the cycle
     ledger.stays_down = True
     assert broker.release(lease.id, lease.token).outcome is Outcome.RELEASED
     assert ledger.is_down

@@ -179,6 +179,12 @@ def test_seconds_may_be_a_number_of_any_type(seconds: Any) -> None:
     assert patience_seconds(0 * seconds) == 0.0
 
 
+def test_no_patience_may_be_written_as_a_command_line_has_it() -> None:
+    assert patience_seconds("0") == patience_seconds("0s") == 0.0
+    with pytest.raises(InvalidRequest, match="is not a duration"):
+        patience_seconds(False)
+
+
 def test_an_extension_is_at_least_a_second(gpu_client: Client) -> None:
     with gpu_client.request("1/4", duration="1h") as lease:
         with pytest.raises(

@@ -16,7 +16,7 @@ from jupyter_aistack.core.model.spec import parse_spec
 from jupyter_aistack.ledger.base import Ledger
 
 
-def _wish(
+def wished(
     request_id: str,
     at: float = 0.0,
     host: str = "box",
@@ -36,7 +36,7 @@ def _wish(
     )
 
 
-def _grant(
+def granted(
     ledger: Ledger, request: Request, now: float = 0.0, *, ends_at: float | None = None
 ) -> Lease:
     share = Slice(
@@ -52,14 +52,14 @@ def _grant(
     grant = Grant(
         request=request, slices=(share,), expires_at=now + 60.0, ends_at=ends_at
     )
-    granted = ledger.apply(Plan(version=state.version, actions=(grant,)), now)[-1]
-    return ledger.lease(granted.lease_id, now)
+    event = ledger.apply(Plan(version=state.version, actions=(grant,)), now)[-1]
+    return ledger.lease(event.lease_id, now)
 
 
 @pytest.fixture
 def wish() -> Callable[..., Request]:
     """Builds a request: ``wish(id, at=0.0, host="box", spec="1/2", **fields)``."""
-    return _wish
+    return wished
 
 
 @pytest.fixture
@@ -67,4 +67,4 @@ def grant() -> Callable[..., Lease]:
     """Submits and grants a request: ``grant(ledger, request, now=0.0, ends_at=None)``.
     The lease lives for 60 s.
     """
-    return _grant
+    return granted

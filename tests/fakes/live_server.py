@@ -11,13 +11,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jupyter_client import BlockingKernelClient
+
+from tests.fakes.other_users import as_user
 
 TOKEN = "a-token-for-tests"
 BASE = "/a%20b/"
@@ -62,10 +64,18 @@ def free_port() -> int:
 
 @contextmanager
 def live_server(
-    folder: Path, *arguments: str, extension: bool = True
+    folder: Path,
+    *arguments: str,
+    extension: bool = True,
+    uid: int | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[LiveServer]:
     """A server of its own, in `folder`, ended by SIGTERM (and killed if it does not
     listen to that).
+
+    Args:
+        uid: whose server it is; None for this test's own.
+        variables: what its environment has beside.
     """
     port = free_port()
     extensions = {
@@ -88,12 +98,17 @@ def live_server(
         "JUPYTER_DATA_DIR": str(folder / "data"),
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
         "AISTACK_LEDGER": f"sqlite:///{folder / 'ledger.sqlite'}",
+        **(variables or {}),
     }
     command = [
         sys.executable, "-m", "jupyter_server", f"--port={port}", "--ServerApp.port_retries=0", "--no-browser",
         "--allow-root", f"--ServerApp.base_url={BASE}", f"--IdentityProvider.token={TOKEN}",
         f"--ServerApp.root_dir={folder / 'root'}", *arguments,
     ]  # fmt: skip
+    if uid is not None:
+        command = as_user(uid, command)
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, uid, uid)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     server = LiveServer(

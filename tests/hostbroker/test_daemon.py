@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import signal
@@ -9,10 +11,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.fakes.host_broker import ALICE, BOB, LiveBroker, live_broker
+from tests.fakes.host_broker import ALICE, BOB, CAROL, DAVE, LiveBroker, live_broker
 from tests.fakes.waiting import wait_until
 
 needs_root = pytest.mark.skipif(
@@ -51,6 +54,27 @@ print(len(connections), refused, flush=True)
 sys.stdin.read()
 """
 """Opens connections until it is refused, and keeps them."""
+HEIR = """
+import os, socket, sys
+gone, tell = os.pipe()
+parent = os.fork()
+if parent:
+    os.waitpid(parent, 0)
+    print(parent, flush=True)
+    os.write(tell, b"x")
+    os._exit(0)
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(sys.argv[1])
+connection.sendall(b'{"protocol": [1, 1], "client": "x"}\\n')
+answers = connection.makefile("rb")
+answers.readline()
+if os.fork():
+    os._exit(0)
+os.read(gone, 1)
+connection.sendall(b'{"verb": "request", "payload": {"spec": "1/4"}}\\n')
+print(answers.readline().decode(), end="", flush=True)
+"""
+"""Leaves its connection to its child, and ends."""
 DEAF = """
 import os, socket, sys
 os.setuid(int(sys.argv[2]))
@@ -177,12 +201,63 @@ def test_the_policy_follows_the_administrators_file_and_survives_its_mistakes(
             "c.AIStack.cycle_seconds = 0.05\nc.AIStack.queues = {'b': {}}\n"
         )
         wait_until(lambda: queues() == {"b", "default"})
+
+        def told() -> list[object]:
+            events = speaker.ask("audit")["events"]
+            return [(event["before"], event["after"]) for event in events]
+
+        wait_until(lambda: told() == [({"queues": {"a": {}}}, {"queues": {"b": {}}})])
         file.unlink()
         wait_until(lambda: f"{file} was taken away" in host.log)
         assert queues() == {"b", "default"}
         os.kill(host.pid, signal.SIGHUP)
         wait_until(lambda: f"{file}: there is no such file" in host.log)
         assert queues() == {"b", "default"}
+
+
+def exchange(path: Path, *lines: bytes) -> list[Any]:
+    """The answers to lines on one connection."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(60)
+        connection.connect(str(path))
+        connection.sendall(b"".join(line + b"\n" for line in lines))
+        with connection.makefile("rb") as answers:
+            return [json.loads(answers.readline()) for _ in lines]
+
+
+def test_older_and_newer_clients_get_a_common_protocol_or_a_sentence(
+    host: LiveBroker,
+) -> None:
+    leases = b'{"verb": "leases"}'
+    first, second = exchange(host.path, b'{"protocol": [1, 9], "later": {}}', leases)
+    assert (first["protocol"], first["pid"]) == (1, host.pid)
+    assert second == {"result": {"leases": []}}
+
+    newer = b'{"protocol": [7, 9], "client": "jupyter_aistack 9.0"}'
+    for refused in exchange(host.path, newer, newer):
+        assert "jupyter_aistack 9.0 speaks protocols 7 to 9" in _sentence(refused)
+        assert "upgrade the broker" in _sentence(refused)
+    for refused in exchange(host.path, leases, leases):
+        assert "names the oldest and the newest protocol" in _sentence(refused)
+
+
+def _sentence(answer: Any) -> str:
+    return str(answer["error"]["message"])
+
+
+def test_a_connection_does_not_outlive_the_process_that_opened_it(
+    host: LiveBroker,
+) -> None:
+    heir = subprocess.Popen(
+        [sys.executable, "-S", "-c", HEIR, str(host.path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with heir:
+        assert heir.stdout is not None
+        parent = heir.stdout.readline().strip()
+        answer = json.loads(heir.stdout.readline())
+    assert f"process {parent}, which has connected, has ended" in _sentence(answer)
 
 
 def test_systemd_hears_that_it_is_ready_and_alive(folder: Path) -> None:
@@ -194,7 +269,7 @@ def test_systemd_hears_that_it_is_ready_and_alive(folder: Path) -> None:
             "WATCHDOG_USEC": "300000",
         }
         with live_broker(folder, environment=environment) as host:
-            heard = {manager.recv(100) for _ in range(2)}
+            heard = {manager.recv(200).partition(b"\n")[0] for _ in range(2)}
             assert heard == {b"READY=1", b"WATCHDOG=1"}
             assert host.stop() == 0
             while (last := manager.recv(100)) == b"WATCHDOG=1":
@@ -256,6 +331,27 @@ def test_a_user_that_floods_the_socket_harms_nobody_else(host: LiveBroker) -> No
 
 
 @needs_root
+def test_users_that_flood_the_socket_together_keep_nobody_out(folder: Path) -> None:
+    few_files = ("prlimit", "--nofile=400:400")
+    with contextlib.ExitStack() as stack:
+        host = stack.enter_context(live_broker(folder, launcher=few_files))
+        bob = host.speaker(BOB)
+        lease = bob.request()
+        for uid in (ALICE, CAROL, DAVE):
+            flood = subprocess.Popen(
+                [sys.executable, "-S", "-c", FLOOD, str(host.path), str(uid)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(flood)
+            assert flood.stdout is not None
+            assert int(flood.stdout.readline().split()[0]) < 400
+            assert bob.ask("leases")["leases"][0]["id"] == lease["id"]
+        assert "Too many open files" not in host.log
+
+
+@needs_root
 def test_a_user_that_asks_without_reading_delays_nobody_else(host: LiveBroker) -> None:
     deaf = subprocess.Popen(
         [sys.executable, "-S", "-c", DEAF, str(host.path), str(ALICE)],
@@ -268,3 +364,14 @@ def test_a_user_that_asks_without_reading_delays_nobody_else(host: LiveBroker) -
         assert deaf.stdout.readline() == "full\n"
         lease = host.speaker(BOB).request()
         assert lease["holder"]["user"] == f"uid-{BOB}"
+
+
+@needs_root
+def test_a_broker_of_another_user_cannot_take_the_place(host: LiveBroker) -> None:
+    other = LiveBroker(host.folder, launcher=AS_SYSTEM_USER)
+    assert other.spawn().wait(60) == 1
+    assert f"process {host.pid} listens at {host.path}" in host.log
+    assert host.speaker().ask("leases") == {"leases": []}
+    assert host.stop() == 0
+    assert other.spawn().wait(60) == 1
+    assert "broker.sock.lock cannot be written: Permission denied" in host.log

@@ -5,6 +5,8 @@ users, and started again.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.dying_broker import FILE, POINTS
+from jupyter_aistack.system.files import write_atomic
+from tests.fakes.dying_broker import CLOCK_FILE, FILE, POINTS, TURNS_FILE
 from tests.fakes.host_broker import (
     ALICE,
     BOB,
@@ -23,6 +26,7 @@ from tests.fakes.host_broker import (
     Speaker,
     live_broker,
 )
+from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(
     os.getuid() != 0, reason="only root can become several users"
@@ -30,8 +34,8 @@ pytestmark = pytest.mark.skipif(
 USERS = (ALICE, BOB, CAROL, DAVE)
 HOLDERS = 20
 SETTINGS = """
-c.AIStack.suspend = {"warm": "1s"}
 c.AIStack.queues = {"default": {"suspend": True, "idle": False}}
+c.AIStack.cycle_seconds = 0.2
 """
 
 
@@ -200,3 +204,53 @@ def moved(host: Host, moment: str) -> None:
     assert "result" in again or again["error"]["code"] == "LeaseError", again
     (now,) = [each for each in host.leases() if each["id"] == lease["id"]]
     assert now["residence"]["phase"] == "parking"
+
+
+def test_a_clock_that_jumps_ends_no_lease_and_serves_who_waits(host: Host) -> None:
+    count = len(host.leases())
+    free = 32 - count
+    takers = [host.holder()[0] for _ in range(free)]
+    waiting = host.kernel()
+    asked = waiting.request()["result"]
+    assert asked["lease"] is None
+    for days in (30, -30, 0):
+        write_atomic(host.broker.folder / CLOCK_FILE, str(days * 86400.0))
+        before = turns(host)
+        wait_until(lambda before=before: turns(host) > before + 1)
+        host.check()
+    taker = takers[0]
+    (lease,) = taker.ask("mine")["leases"]
+    taker.ask("release", lease_id=lease["id"])
+    del host.held[lease["id"]]
+    again = waiting.ask("wait_for", request_id=asked["request"]["id"])
+    assert again["lease"] is not None
+    host.check()
+
+
+def turns(host: Host) -> int:
+    """How often the broker has taken stock since its start."""
+    return (host.broker.folder / TURNS_FILE).stat().st_size
+
+
+def test_a_command_that_waits_goes_on_waiting_with_the_next_broker(host: Host) -> None:
+    whole = host.kernel()
+    answer = whole.say("request", spec="2")["result"]
+    assert answer["lease"] is not None
+    command = [sys.executable, "-m", "jupyter_aistack.cli", "request", "2"]
+    environment = {**os.environ, "AISTACK_BROKER": str(host.broker.path)}
+    with subprocess.Popen(
+        [*command, "--", "/bin/echo", "granted"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as waiting:
+        root = host.broker.speaker()
+        wait_until(lambda: root.ask("queue")["queue"])
+        host.broker.kill()
+        host.broker.start()
+        (queued,) = root.ask("queue")["queue"]
+        assert queued["holder"]["pid"] == waiting.pid
+        whole.ask("release", lease_id=answer["lease"]["id"])
+        out, errors = waiting.communicate(timeout=120)
+    assert (waiting.returncode, out) == (0, "granted\n"), errors

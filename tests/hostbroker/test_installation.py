@@ -85,6 +85,19 @@ def test_what_somebody_has_changed_is_neither_written_over_nor_taken_away(
     assert unit.exists()
 
 
+def test_files_of_another_version_are_replaced_and_taken_away(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, "install", "--root", str(folder), "--user", "daemon")
+    status, report = run(capsys, "install", "--root", str(folder), "--user", "games")
+    changed = {str(folder / place) for place in (PLACES[1], PLACES[3])}
+    assert (status, set(report["written"])) == (0, changed)
+    assert "User=games" in (folder / PLACES[1]).read_text()
+    # As whom it was installed need not be known.
+    assert run(capsys, "uninstall", "--root", str(folder))[0] == 0
+    assert files_in(folder) == ()
+
+
 def test_settings_that_were_written_stay(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,7 +145,7 @@ def test_systemd_understands_the_units(folder: Path, user: str) -> None:
         if "systemd" in str(file.path)
     ]
     for file in units:
-        (folder / file.path.name).write_text(file.content)
+        (folder / file.path.name).write_text(file.marked)
     paths = [str(folder / file.path.name) for file in units]
     checked = subprocess.run(
         ["systemd-analyze", "verify", *paths], capture_output=True, text=True

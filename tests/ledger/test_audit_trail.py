@@ -12,6 +12,7 @@ from jupyter_aistack.core.audit.chain import FlawKind, Link, Verdict, follow
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.request import Request
+from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.actor import Actor, acting
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
@@ -73,22 +74,18 @@ def test_a_chain_goes_on_when_a_ledger_is_opened_again(
     assert verdict(SQLLedger(url)).flaw is None
 
 
-def write_and_fail(ledger: SQLLedger) -> None:
-    with ledger._writing() as rows:
-        rows.append(Event(kind=EventKind.SETTINGS_CHANGED, at=1.0))
-        raise KeyError
-
-
 def test_a_write_that_is_undone_leaves_the_chain_as_it_was(
-    url: str, wish: Wish
+    url: str, wish: Wish, grant: Granter
 ) -> None:
     ledger = SQLLedger(url)
-    ledger.submit(wish("r-1"))
-    with pytest.raises(KeyError):
-        write_and_fail(ledger)
-    ledger.submit(wish("r-2"))
+    grant(ledger, wish("r-1"), ends_at=5.0)
+    held = grant(ledger, wish("r-2"))
+    with pytest.raises(LedgerUnavailable):
+        ledger.bind(held.id, held.token, 9.0, active_at=object())
+    assert len(ledger.event_rows()) == 4, "the end of the first lease is undone too"
+    ledger.submit(wish("r-3", at=9.0))
     assert verdict(ledger).flaw is None
-    assert verdict(ledger).count == 2
+    assert verdict(ledger).count == 6
 
 
 def spoil(url: str, statement: str) -> None:

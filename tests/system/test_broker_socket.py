@@ -21,7 +21,7 @@ from jupyter_aistack.exceptions import (
     PermissionDenied,
 )
 from jupyter_aistack.system import broker_socket
-from jupyter_aistack.system.broker_socket import BrokerSocket, broker_path
+from jupyter_aistack.system.broker_socket import BrokerSocket
 from tests.fakes.scripted_broker import JSON, Answer, ScriptedBroker, echo
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="makes a socket another user's")
@@ -235,78 +235,7 @@ def test_a_socket_that_is_another_users_is_refused_by_name(
         client.call("host", {})
 
 
-@as_root
-def test_a_system_user_may_answer_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    folder = tmp_path / "aistack"
-    folder.mkdir(mode=0o755)
-    broker = ScriptedBroker(folder / "broker.sock")
-    os.chown(folder, ANOTHER_USER, ANOTHER_USER)
-    os.chown(broker.path, ANOTHER_USER, ANOTHER_USER)
-    assert broker_socket.check_owner(str(broker.path)) == ANOTHER_USER
-    folder.chmod(0o777)
-    with pytest.raises(PermissionDenied):
-        broker_socket.check_owner(str(broker.path))
-    broker.stop()
-
-
 def test_what_is_no_socket_is_refused(brokers: Brokers, client: BrokerSocket) -> None:
     brokers.path.touch()
     with pytest.raises(PermissionDenied, match="is no socket"):
         client.call("host", {})
-
-
-# -- which socket it is --------------------------------------------------------------------
-
-
-def test_the_environment_goes_before_the_settings(
-    brokers: Brokers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("AISTACK_BROKER")
-    monkeypatch.setattr(broker_socket, "DEFAULT_PATH", str(brokers.path))
-    assert broker_path() == "", "there is no service"
-    assert broker_path("/srv/broker.sock") == "/srv/broker.sock"
-    brokers.start()
-    assert broker_path() == str(brokers.path)
-    assert broker_path("off") == ""
-    monkeypatch.setenv("AISTACK_BROKER", "/other.sock")
-    assert broker_path("off") == "/other.sock"
-    monkeypatch.setenv("AISTACK_BROKER", "off")
-    assert broker_path("/srv/broker.sock") == ""
-
-
-def test_a_path_that_no_socket_can_have_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("AISTACK_BROKER", "/run/" + "x" * 200)
-    with pytest.raises(InvalidRequest, match="107 bytes"):
-        broker_path()
-
-
-@as_root
-def test_a_service_that_another_user_pretends_to_be_is_refused(
-    brokers: Brokers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("AISTACK_BROKER")
-    monkeypatch.setattr(broker_socket, "DEFAULT_PATH", str(brokers.path))
-    brokers.start()
-    os.chown(brokers.path, ANOTHER_USER, ANOTHER_USER)
-    with pytest.raises(PermissionDenied, match="belongs to"):
-        broker_path()
-
-
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [(None, "of-the-server"), ("of-a-user", "of-a-user"), ("", None)],
-)
-def test_a_server_of_a_hub_shows_its_token(
-    brokers: Brokers,
-    monkeypatch: pytest.MonkeyPatch,
-    given: str | None,
-    shown: str | None,
-) -> None:
-    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "of-the-server")
-    broker = brokers.start()
-    client = BrokerSocket(str(brokers.path), token=given)
-    client.call("host", {})
-    client.close()
-    assert broker.lines[0].get("token") == shown

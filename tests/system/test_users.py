@@ -17,6 +17,7 @@ from jupyter_aistack.system.users import (
     is_first_user_namespace,
     is_root,
     login_of,
+    uid_of_login,
 )
 from tests.fakes.namespaces import container, needs_namespaces
 
@@ -90,3 +91,10 @@ def test_no_module_asks_the_environment_who_it_is() -> None:
         if any(word in path.read_text() for word in asking)
     ]
     assert strays == []
+
+
+def test_a_login_has_the_number_that_it_was_made_of() -> None:
+    for uid in (0, 23001):
+        assert uid_of_login(login_of(uid)) == uid
+    assert uid_of_login("nobody-of-this-host") is None
+    assert uid_of_login("uid-x") is None

@@ -84,6 +84,8 @@ class AdminVerbs(VerbGroup):
         # other instances are made.
         refused = self._mig_plan(payload, caller)["refused"]
         done = self._mig.make(self._broker.snapshot(), profiles)
+        if done:
+            self._broker.history.device_cut("; ".join(map(str, done)))
         self._broker.cycle()
         return {"done": list(done), "refused": refused}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jupyter_aistack.broker.liveness import is_here
@@ -181,10 +181,8 @@ class Access:
             return
         sees = self.visibility(caller).sees(holder.user, queue)
         owner = holder.user if sees else "another user"
-        others = ", ".join(role.plural for role in entitled(verb))
-        raise PermissionDenied(
-            f"that belongs to {owner}; only they and {others} may {verb} it"
-        )
+        who = _listed(["them", *(role.plural for role in entitled(verb))])
+        raise PermissionDenied(f"that belongs to {owner}; {verb} is for {who} only")
 
     def check_process(self, pid: int, caller: Caller) -> None:
         """Refuse to take another user's process for the caller's: what is done to a
@@ -197,6 +195,12 @@ class Access:
         is_own = uid in (None, caller.uid) or caller.is_admin
         if not is_own and caller.pid not in ancestors(pid):
             raise PermissionDenied(f"process {pid} belongs to another user")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence: ``them, operators and admins``."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _not_entitled(verb: str, caller: Caller) -> PermissionDenied:

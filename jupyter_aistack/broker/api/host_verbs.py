@@ -18,8 +18,10 @@ from jupyter_aistack.core.wire.values import (
 )
 from jupyter_aistack.core.wire.visibility import Visibility
 
+from ..broker import Broker
+from ..neighbours import Neighbours
 from .base import Payload, Verb, VerbGroup
-from .caller import Caller
+from .caller import Access, Caller
 
 MAX_EVENTS = 1000
 """How many events one answer holds."""
@@ -28,7 +30,19 @@ MAX_SHOWN = 1000
 
 
 class HostVerbs(VerbGroup):
-    """``host``, ``hosts``, ``usage``, ``events`` and ``reservations``: they change nothing."""
+    """``host``, ``hosts``, ``usage``, ``events`` and ``reservations``: they change nothing.
+
+    Args:
+        broker: what answers.
+        access: what callers may see and change.
+        neighbours: looks for others who use this host without its broker.
+    """
+
+    def __init__(
+        self, broker: Broker, access: Access, neighbours: Neighbours | None = None
+    ) -> None:
+        super().__init__(broker, access)
+        self._neighbours = neighbours
 
     def verbs(self) -> dict[str, Verb]:
         return {
@@ -41,17 +55,23 @@ class HostVerbs(VerbGroup):
 
     def _host(self, payload: Payload, caller: Caller) -> JSON:
         broker = self._broker
-        inventory = broker.inventory()
+        inventory = broker.drains.inventory()
         leases = broker.current_leases()
         visibility = self._visibility(caller)
         policy_problems = problems(broker.policy, inventory)
+        standing = self._access.standing(caller)
         return host_to_dict(
             inventory,
             leases,
             broker.policy.queues,
+            standing=standing,
             reservations=broker.reservations(),
             strays=[visibility.stray(stray) for stray in broker.strays.current()],
-            problems=(*policy_problems, *broker.ledger.problems()),
+            problems=(
+                *policy_problems,
+                *broker.ledger.problems(),
+                *(self._neighbours.problems() if self._neighbours else ()),
+            ),
             capability=broker.suspend_support.capability,
             now=broker.clock(),
             other_hosts=broker.host_state.other_hosts,

@@ -13,14 +13,14 @@ import logging
 import socket
 import sys
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from jupyter_aistack.core.wire.json_body import read_object
-from jupyter_aistack.exceptions import AIStackError, InvalidRequest, Refused
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest
 from jupyter_aistack.system.peer import Peer, peer_of
+
+from .open_connections import ConnectionLimits, OpenConnections
 
 JSON = dict[str, Any]
 MAX_LINE_BYTES = 2**20
@@ -28,20 +28,6 @@ MAX_REFUSED_OPEN = 64
 """Connections that are kept open till a refused peer has said its first line."""
 REFUSED_SECONDS = 2.0
 """How long each of them is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConnectionLimits:
-    """What one user, and one connection, may take of a socket.
-
-    Attributes:
-        connections_per_user: open at once, by uid; None for any number.
-        write_seconds: how long a peer may leave an answer unread before its connection
-            is cut; None for ever.
-    """
-
-    connections_per_user: int | None = None
-    write_seconds: float | None = None
 
 
 class LineSession(ABC):
@@ -76,7 +62,7 @@ class LineServer:
         self._limits = limits or ConnectionLimits()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._by_user: Counter[int] = Counter()
+        self._connections = OpenConnections(self._limits)
         self._refused_open = 0
 
     async def start(self, listener: socket.socket) -> None:
@@ -122,16 +108,14 @@ class LineServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         peer = peer_of(writer.get_extra_info("socket"))
-        most = self._limits.connections_per_user
-        if most is not None and self._by_user[peer.uid] >= most:
-            return await self._refuse(reader, writer, _too_many(most))
-        self._by_user[peer.uid] += 1
+        transport = writer.transport
+        refused = self._connections.admit(peer.uid, transport)
+        if refused is not None:
+            return await self._refuse(reader, writer, refused)
         try:
             await self._answer_lines(reader, writer, peer)
         finally:
-            self._by_user[peer.uid] -= 1
-            # Users that have left are not kept.
-            self._by_user += Counter()
+            self._connections.remove(peer.uid, transport)
 
     async def _refuse(
         self,
@@ -222,9 +206,3 @@ async def _next_line(reader: asyncio.StreamReader) -> bytes:
 
 def _error(error: AIStackError) -> JSON:
     return {"error": error.as_dict()}
-
-
-def _too_many(most: int) -> Refused:
-    return Refused(
-        f"your user has {most} connections open here, which is the most; close some"
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.leases import as_prepared
 from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
@@ -139,8 +140,9 @@ class RequestVerbs(VerbGroup):
 
         lease = self._broker.lease(request.lease_id)
         if lease.state is LeaseState.GRANTED:
-            prepared: JSON | None = PREPARATION.to_dict(self._broker.prepare(lease))
-            lease = self._broker.lease(lease.id)
+            preparation = self._broker.prepare(lease)
+            prepared: JSON | None = PREPARATION.to_dict(preparation)
+            lease = as_prepared(lease, preparation)
         else:
             prepared = self._preparation(lease)
         visibility = self._visibility(caller)

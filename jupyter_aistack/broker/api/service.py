@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.charged_totals import ChargedTotals
+from jupyter_aistack.broker.neighbours import Neighbours
 from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.roles import RoleSettings
@@ -21,8 +22,10 @@ from jupyter_aistack.system.users import groups_of
 
 from .accounting_verbs import AccountingVerbs
 from .admin_verbs import AdminVerbs
+from .audit_verbs import AuditVerbs
 from .base import Payload, Verb, VerbGroup
 from .caller import Access, Caller
+from .device_verbs import DeviceVerbs
 from .figures import HostFigures, figures_of
 from .host_verbs import HostVerbs
 from .kernel_verbs import KernelVerbs
@@ -71,6 +74,8 @@ class Service:
         show_names: whether users see the names of others.
         groups: the Unix groups of a login.
         rates: what energy and devices cost here.
+        neighbours: looks for others who use this host without its broker; None where
+            that is none of this broker's business.
 
     Attributes:
         refusals: what callers were refused because it is not theirs to do.
@@ -85,6 +90,7 @@ class Service:
         show_names: bool = True,
         groups: Callable[[str], frozenset[str]] = groups_of,
         rates: Rates | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.broker = broker
         self._access = Access(
@@ -98,13 +104,15 @@ class Service:
             rates=rates or Rates(),
         )
         groups_of_verbs: tuple[VerbGroup, ...] = (
-            HostVerbs(broker, self._access),
+            HostVerbs(broker, self._access, neighbours),
             RequestVerbs(broker, self._access, self._accounting),
             LeaseVerbs(broker, self._access),
             SuspendVerbs(broker, self._access),
+            DeviceVerbs(broker, self._access),
             KernelVerbs(broker, self._access),
             AdminVerbs(broker, self._access, broker.mig),
             AccountingVerbs(broker, self._access, self._accounting),
+            AuditVerbs(broker, self._access),
         )
         self._verbs: dict[str, Verb] = {}
         for group in groups_of_verbs:

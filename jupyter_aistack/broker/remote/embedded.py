@@ -159,6 +159,7 @@ class EmbeddedBroker:
             # Asking its drivers would keep a sleeping GPU awake.
             self._broker.record_usage()
             self._broker.host_state.report(is_idle=True)
+            self._broker.history.tend()
         return self.breaches(report)
 
     def take_report(self, report: KernelReport) -> bool:

@@ -23,10 +23,12 @@ Facts = dict[str, object]
 
 
 def as_text(facts: Mapping[str, object]) -> str:
-    """Facts as the text that is kept; empty for none."""
+    """Facts as the text that is kept; empty for none. What is none of JSON's own, as a
+    setting may be, is kept as it is printed.
+    """
     if not facts:
         return ""
-    return json.dumps(facts, separators=(",", ":"))
+    return json.dumps(facts, separators=(",", ":"), default=str)
 
 
 def lease_changes(before: Lease | None, after: Lease) -> tuple[str, str]:

@@ -20,7 +20,7 @@ KILL_SECONDS = 10.0
 """Between the request to end (SIGTERM) and the end (SIGKILL): a program may save."""
 
 ROOT = 0
-SERVERS = frozenset(
+SCREENS = frozenset(
     {
         "Xorg",
         "Xwayland",
@@ -30,16 +30,13 @@ SERVERS = frozenset(
         "kwin_wayland",
         "kwin_x11",
         "mutter-x11-frames",
-        "nvidia-cuda-mps-control",
-        "nvidia-cuda-mps-server",
-        "nvidia-persistenced",
         "plasmashell",
         "sddm-greeter",
         "sway",
         "weston",
     }
 )
-"""Programs that draw screens, or work for other processes."""
+"""Programs that draw screens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +72,15 @@ class StrayFacts:
     is_within_reach: bool = False
 
 
-def exemption_of(facts: StrayFacts, exempt: frozenset[str]) -> Exemption:
+def exemption_of(
+    facts: StrayFacts, exempt: frozenset[str], services: frozenset[str] = frozenset()
+) -> Exemption:
     """Why a process is left alone, the firmest reason first.
 
     Args:
         facts: the process.
         exempt: logins, and ``@group`` names, that are listed.
+        services: programs of drivers that work for other processes.
     """
     is_unseen = facts.uid is None or facts.started is None or not facts.program
     listed = {facts.user, *(f"@{group}" for group in facts.groups)}
@@ -89,7 +89,7 @@ def exemption_of(facts: StrayFacts, exempt: frozenset[str]) -> Exemption:
         (is_unseen or facts.may_hold, Exemption.UNKNOWN),
         (facts.is_broker, Exemption.BROKER),
         (facts.uid == ROOT, Exemption.ROOT),
-        (facts.installed in SERVERS, Exemption.DISPLAY),
+        (facts.installed in SCREENS | services, Exemption.DISPLAY),
         (not listed.isdisjoint(exempt), Exemption.LISTED),
         (facts.is_holder, Exemption.HOLDER),
         (not facts.is_within_reach, Exemption.OUT_OF_REACH),

@@ -283,8 +283,14 @@ def _positive_bytes(body: str) -> int:
     return amount
 
 
+MAX_SHOWN = 80
+"""Characters of what cannot be understood that an error repeats."""
+
+
 def _invalid(shown: str, why: str = "") -> InvalidRequest:
     because = f" ({why})" if why else ""
+    if len(shown) > MAX_SHOWN:
+        shown = f"{shown[:MAX_SHOWN]}..."
     return InvalidRequest(
         f"spec: {shown} is not a slice{because}; allowed are {_ALLOWED}", field="spec"
     )

@@ -20,10 +20,12 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
+from jupyter_aistack.core.model.archive import ArchiveSegment
 from jupyter_aistack.core.model.condition import Condition, Conditions
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.device_state import DeviceState
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity, HostReport, ReportedDevice
 from jupyter_aistack.core.model.lease import Lease, Notice
@@ -91,6 +93,7 @@ _INSIDE.record(Notice)
 _INSIDE.record(Condition)
 _INSIDE.record(SliceLimit)
 _INSIDE.record(DeviceState)
+_INSIDE.record(Drain)
 _INSIDE.record(ReportedDevice)
 
 
@@ -160,10 +163,30 @@ _CHARGE = _COLUMNS.record(
     formats=_outside("user", "queue", "owner", "label", "cell", "spec"),
 )
 _SPAN = _COLUMNS.record(CellInterval, formats=_outside("user", "owner", "cell"))
+_SEGMENT = _COLUMNS.record(ArchiveSegment, formats=_outside("host", "file"))
 _EVENT = _COLUMNS.record(
     Event,
     formats=_outside("detail", "owner", "before", "after", "user", "command", "host"),
 )
+
+_DRAINS = _json_column(tuple[Drain, ...], is_cached=True)
+
+
+def drains_from_text(text: str) -> tuple[Drain, ...]:
+    """The drains that stand beside the counters."""
+    read = _DRAINS.read
+    assert read is not None
+    drains: tuple[Drain, ...] = read(text)
+    return drains
+
+
+def drains_to_text(drains: tuple[Drain, ...]) -> str:
+    """The same as they are written."""
+    write = _DRAINS.write
+    assert write is not None
+    text: str = write(drains)
+    return text
+
 
 lease_from_row = _LEASE.from_dict
 request_from_row = _REQUEST.from_dict
@@ -183,6 +206,8 @@ charge_to_row = _CHARGE.to_dict
 charge_from_row = _CHARGE.from_dict
 span_to_row = _SPAN.to_dict
 span_from_row = _SPAN.from_dict
+segment_to_row = _SEGMENT.to_dict
+segment_from_row = _SEGMENT.from_dict
 event_to_row = _EVENT.to_dict
 event_from_row = _EVENT.from_dict
 
@@ -212,6 +237,15 @@ def lease_to_row(lease: Lease) -> dict[str, Any]:
 def request_to_row(request: Request) -> dict[str, Any]:
     """The columns of a request."""
     return {**_REQUEST.to_dict(request), "host": request.holder.host}
+
+
+def as_stored(request: Request) -> Request:
+    """A request as it is read again: without what a database cannot hold."""
+    reason = storable(request.reason)
+    key = storable(request.idempotency_key)
+    if (reason, key) == (request.reason, request.idempotency_key):
+        return request
+    return replace(request, reason=reason, idempotency_key=key)
 
 
 def key_of_charge(key: Key) -> dict[str, Any]:

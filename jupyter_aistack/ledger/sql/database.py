@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL
 from jupyter_aistack.system.sqlite_files import create_private
 from jupyter_aistack.system.storage import StorageProblem, storage_problem
 
-from .failures import DatabaseIsBusy
+from .failures import DatabaseIsBusy, database_errors
 from .journal import BUSY_SECONDS, Journal
 from .url import is_sqlite
 
@@ -87,9 +87,7 @@ def _begin(driver: Any, *, writes: bool, sqlite: bool) -> None:
 
 @contextmanager
 def connection(engine: sa.Engine) -> Iterator[sa.PoolProxiedConnection]:
-    """The driver's own connection to a server, for statements that are each their own
-    transaction.
-    """
+    """A driver's own connection for a while. What fails on it leaves it to nobody."""
     lent = engine.raw_connection()
     try:
         yield lent
@@ -101,17 +99,65 @@ def connection(engine: sa.Engine) -> Iterator[sa.PoolProxiedConnection]:
 
 
 @contextmanager
+def pooled(engine: sa.Engine) -> Iterator[sa.PoolProxiedConnection]:
+    """A driver's own connection for a transaction, which ends well or not."""
+    lent = engine.raw_connection()
+    try:
+        yield lent
+    finally:
+        lent.close()
+
+
+class WritingConnection:
+    """The one connection that this process writes to a file through, kept for as long
+    as it works.
+
+    It alone can tell whether others have written: SQLite counts for each connection
+    what all others have committed, those of the same process included.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._kept: sa.PoolProxiedConnection | None = None
+        self._number = 0
+
+    @contextmanager
+    def lent(self) -> Iterator[sa.PoolProxiedConnection]:
+        """The connection, to one thread at a time. When the database fails, it ends."""
+        kept = self._kept
+        if kept is None:
+            kept = self._kept = self._engine.raw_connection()
+            self._number += 1
+        try:
+            yield kept
+        except BaseException as error:
+            if isinstance(error, database_errors()) or not kept.is_valid:
+                self._kept = None
+                kept.invalidate()
+            raise
+
+    def stamp(self, lent: sa.PoolProxiedConnection) -> Hashable:
+        """What is the same as long as others have written nothing at all."""
+        driver: Any = lent.dbapi_connection
+        (version,) = driver.execute("PRAGMA data_version").fetchone()
+        return self._number, int(version)
+
+    def close(self) -> None:
+        """Give the connection back to those that are closed with the engine."""
+        if self._kept is not None:
+            self._kept.close()
+        self._kept = None
+
+
+@contextmanager
 def transaction(
-    engine: sa.Engine, *, writes: bool
+    lent: sa.PoolProxiedConnection, *, writes: bool, sqlite: bool
 ) -> Iterator[sa.PoolProxiedConnection]:
     """A transaction on the driver's own connection; its user commits, and what
     is not committed is undone.
     """
-    lent = engine.raw_connection()
     try:
-        _begin(
-            lent.dbapi_connection, writes=writes, sqlite=engine.dialect.name == "sqlite"
-        )
+        _begin(lent.dbapi_connection, writes=writes, sqlite=sqlite)
         yield lent
     except BaseException:
         try:
@@ -119,19 +165,17 @@ def transaction(
         except Exception:  # of no use any more, and the first error says why
             lent.invalidate()
         raise
-    finally:
-        lent.close()
 
 
 @contextmanager
-def alone(lock: threading.Lock) -> Iterator[None]:
+def alone(lock: threading.Lock, seconds: float = BUSY_SECONDS) -> Iterator[None]:
     """One writing thread at a time: SQLite would have the others sleep and try again,
     later and later.
 
     Raises:
-        sqlite3.OperationalError: as it would.
+        DatabaseIsBusy: as it would, after so many seconds.
     """
-    if not lock.acquire(timeout=BUSY_SECONDS):
+    if not lock.acquire(timeout=seconds):
         raise DatabaseIsBusy("database is locked")
     try:
         yield

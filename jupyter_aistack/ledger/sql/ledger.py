@@ -12,35 +12,38 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity
-from jupyter_aistack.ledger.base import LedgerState
 from jupyter_aistack.ledger.rows import Rows
+from jupyter_aistack.ledger.state import LedgerState
 from jupyter_aistack.ledger.transactional import TransactionalLedger
 from jupyter_aistack.ledger.transactions import REFUSALS, within
 
 from . import database, schema
 from .explained import explained
 from .fork_gate import ForkGate
+from .known import KnownState
 from .presence import FilePresence, Presence, SessionPresence
 from .rows import SQLRows
 from .salvage import RowReader
 from .statements import statements_for
-from .transaction import CachedSnapshot, OpenDatabase
+from .transaction import OpenDatabase
 from .url import identity, is_sqlite, parse_url, without_secrets
 
 _NEW = "ledger_url: %s is a new ledger; whoever is to share it must name the very same"
 
 log = logging.getLogger(__name__)
+_READER_SECONDS = 0.05
+"""How long a reader waits for the writing connection before it takes another."""
 _ledgers: weakref.WeakSet[SQLLedger] = weakref.WeakSet()
+_of_parents: list[OpenDatabase] = []
+"""What was open when this process was forked."""
 _gate = ForkGate()
 
 
@@ -76,44 +79,80 @@ class SQLLedger(TransactionalLedger):
         _ledgers.add(self)
 
     def read(self, host: str, now: float) -> LedgerState:
-        """As the port says. What has not changed since the last time is not read again,
-        as far as the database can tell.
+        """As the port says. What nobody else has written to since the last time is not
+        read again, as far as the database can tell.
         """
-        known = self._known_state(host, now)
-        if known is not None:
-            return known
-        with self._transaction(writes=False) as rows:
+        known = self._known()
+        state = None if known is None else known.state(host, now)
+        if state is not None:
+            return state
+        with self._transaction(writes=False, is_watching=True) as rows:
             rows.expect_state(host, now)
-            if not rows.is_any_due(now):
-                stamp = rows.stamp()
-                picture = rows.pictures.get(host)
-                is_known = picture is not None and picture.stamp == stamp
-                if picture is None or not is_known or now < picture.at:
-                    state = _Within(rows).read(host, now)
-                    picture = CachedSnapshot(stamp, state, now)
-                    rows.pictures[host] = picture
-                return _later(picture.state, now)
+            next_due = rows.next_due()
+            if now < next_due:
+                state = _Within(rows).read(host, now)
+                rows.remember(host, state, next_due, now)
+                return state
         return super().read(host, now)
 
-    def _known_state(self, host: str, now: float) -> LedgerState | None:
-        """A host's state as a server has told it before, if nothing has been written
-        since and nothing is due: that is asked in one round trip, without a transaction.
+    def recall(self, host: str, now: float) -> LedgerState:
+        # Whether the file is still the same is looked at when something is written.
+        known = None if self._opened is None else self._opened.known
+        state = None if known is None else known.state(host, now)
+        return self.read(host, now) if state is None else state
+
+    def lease(self, lease_id: str, now: float) -> Lease:
+        known = self._known()
+        if known is not None and now < known.next_due:
+            lease = known.leases.get(lease_id)
+            if lease is not None:
+                return lease
+        return super().lease(lease_id, now)
+
+    def _known(self) -> KnownState | None:
+        """What is known, if nothing has been written since: asked in one statement,
+        without a transaction.
         """
         opened = self._open()
-        picture = opened.pictures.get(host)
-        if picture is None or now < picture.at:
+        if opened.known is None:
             return None
-        with (
-            explained(self._url),
-            _gate,
-            database.connection(opened.engine) as lent,
-        ):
-            statement = opened.statements.stamp_and_due
-            parameters = {**statement.defaults, "now": now}
-            driver: Any = lent.dbapi_connection
-            (stamp, is_any_due) = driver.execute(statement.text, parameters).fetchone()
-        is_same = stamp == picture.stamp and not is_any_due
-        return _later(picture.state, now) if is_same else None
+        is_file = is_sqlite(self._url)
+        with explained(self._url), self._watching(opened) as lent:
+            if lent is None:
+                return None
+            known = opened.known
+            stamp = opened.stamp(lent, is_sqlite=is_file)
+        return known if known is not None and known.stamp == stamp else None
+
+    @contextmanager
+    def _watching(
+        self, opened: OpenDatabase
+    ) -> Iterator[sa.PoolProxiedConnection | None]:
+        """A connection that tells whether others have written. For a file that is the
+        writing connection: None while another thread has it for long.
+        """
+        if not is_sqlite(self._url):
+            with _gate, database.connection(opened.engine) as lent:
+                yield lent
+            return
+        with self._turn_to_read() as has_turn:
+            if not has_turn:
+                yield None
+                return
+            with _gate, opened.writer.lent() as lent:
+                yield lent
+
+    @contextmanager
+    def _turn_to_read(self) -> Iterator[bool]:
+        """Whether the writing connection is this thread's now. Whoever only reads need
+        not wait as long as a writer may wait for another process.
+        """
+        has_turn = self._turn.acquire(timeout=_READER_SECONDS)
+        try:
+            yield has_turn
+        finally:
+            if has_turn:
+                self._turn.release()
 
     def leases(
         self,
@@ -138,23 +177,47 @@ class SQLLedger(TransactionalLedger):
             yield rows
 
     @contextmanager
-    def _transaction(self, *, writes: bool) -> Iterator[SQLRows]:
+    def _transaction(
+        self, *, writes: bool, is_watching: bool = False
+    ) -> Iterator[SQLRows]:
+        """A transaction.
+
+        Args:
+            writes: it may change something.
+            is_watching: what it reads is kept, for as long as nobody else writes.
+        """
         opened = self._open()
         is_file = is_sqlite(self._url)
         with (
             explained(self._url),
-            database.alone(self._turn) if writes and is_file else nullcontext(),
+            self._turn_for(writes=writes, is_watching=is_watching) as has_turn,
             _gate,
-            database.transaction(opened.engine, writes=writes) as connection,
+            opened.writer.lent()
+            if has_turn
+            else database.pooled(opened.engine) as lent,
+            database.transaction(lent, writes=writes, sqlite=is_file),
         ):
-            rows = SQLRows(connection, opened, is_sqlite=is_file)
-            rows.begin(self.shown_url, writes=writes)
+            rows = SQLRows(lent, opened, is_sqlite=is_file)
+            is_telling = has_turn if is_file else writes or is_watching
+            rows.begin(self.shown_url, writes=writes, is_watching=is_telling)
             try:
                 yield rows
             except REFUSALS:
                 rows.commit()
                 raise
             rows.commit()
+
+    @contextmanager
+    def _turn_for(self, *, writes: bool, is_watching: bool) -> Iterator[bool]:
+        """Whether a transaction is to use the writing connection of a file."""
+        if not is_sqlite(self._url) or not (writes or is_watching):
+            yield False
+        elif writes:
+            with database.alone(self._turn):
+                yield True
+        else:
+            with self._turn_to_read() as has_turn:
+                yield has_turn
 
     def problems(self) -> tuple[str, ...]:
         return self._reader.problems()
@@ -226,11 +289,22 @@ class SQLLedger(TransactionalLedger):
             return self._opened
 
     def _forget(self) -> None:
-        if self._opened is not None:
+        opened = self._opened
+        self._opened = None
+        if opened is None:
+            return
+        is_own = opened.identity[0] == os.getpid()
+        if not is_own:
             # What was in use during a fork is the parent's: closing it here would break
             # it there.
-            self._opened.engine.dispose(close=self._opened.identity[0] == os.getpid())
-        self._opened = None
+            _of_parents.append(opened)
+        elif self._turn.acquire(blocking=False):
+            # Who has it now lets go of the writing connection by itself.
+            try:
+                opened.writer.close()
+            finally:
+                self._turn.release()
+        opened.engine.dispose(close=is_own)
 
     def _create(self) -> OpenDatabase:
         with explained(self._url):
@@ -288,18 +362,6 @@ if hasattr(os, "register_at_fork"):
         before=_close_before_fork,
         after_in_parent=_gate.open,
         after_in_child=_renew_locks,
-    )
-
-
-def _later(state: LedgerState, now: float) -> LedgerState:
-    """The same state some time on: all that time alone changes is that reservations
-    pass.
-    """
-    to_come = tuple(kept for kept in state.reservations if kept.window(now) is not None)
-    return (
-        state
-        if len(to_come) == len(state.reservations)
-        else replace(state, reservations=to_come)
     )
 
 

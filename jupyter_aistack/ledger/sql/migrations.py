@@ -11,7 +11,9 @@ what they are called only for people. Version 9 knows whose kernels the cells ra
 Version 10 knows how much of the energy that was charged is an estimate. Version 11 knows
 up to what leases may use a device, and what they may use of it now. Version 12 knows the
 faults of devices. Version 13 knows what each host has told of itself. Version 14 knows
-who has made each event happen, and chains the events.
+who has made each event happen, and chains the events. Version 15 knows what has left for
+files, and finds what is old by its time. Version 16 knows which devices are out of
+placement by hand.
 """
 
 from __future__ import annotations
@@ -245,6 +247,29 @@ def _add_audit_trail(connection: sa.Connection) -> None:
     )
 
 
+def _add_archives(connection: sa.Connection) -> None:
+    number = sa.Double().compile(connection.dialect)
+    connection.exec_driver_sql(
+        "CREATE TABLE aistack_archives (number BIGINT NOT NULL, kind TEXT NOT NULL,"
+        " state TEXT NOT NULL, host TEXT NOT NULL, file TEXT NOT NULL,"
+        " file_digest TEXT NOT NULL, keys TEXT NOT NULL, count BIGINT NOT NULL,"
+        " pruned BIGINT NOT NULL, first BIGINT NOT NULL, last BIGINT NOT NULL,"
+        f" digest TEXT NOT NULL, before {number} NOT NULL,"
+        " is_pseudonymous BOOLEAN NOT NULL, PRIMARY KEY (number))"
+    )
+    # What is old is found by its time, however long the history is.
+    for table, column in (("leases", "ended_at"), ("requests", "submitted_at")):
+        connection.exec_driver_sql(
+            f"CREATE INDEX ix_aistack_{table}_{column} ON aistack_{table} ({column})"
+        )
+
+
+def _add_drains(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(
+        "ALTER TABLE aistack_meta ADD COLUMN drains TEXT NOT NULL DEFAULT '[]'"
+    )
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_due_at,
     _add_use,
@@ -259,6 +284,8 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_device_faults,
     _add_host_reports,
     _add_audit_trail,
+    _add_archives,
+    _add_drains,
 )
 """In order: the first turns version 1 into version 2. Never edit a migration that has
 been released; append.

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
 
-from jupyter_aistack.core.accounting.charges import (
-    CellInterval,
-    Key,
-    MeterState,
-    UsageRecord,
-)
-from jupyter_aistack.core.model.device_health import DeviceFault
-from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
@@ -26,15 +20,17 @@ from jupyter_aistack.ledger.rows import is_id
 
 from . import codec
 from .cache import Traits
+from .compiled import Statement
 from .history_rows import HistoryRows
-from .statements import Statement
+from .host_rows import HostRows
 from .transaction import OpenDatabase
+from .usage_rows import UsageRows
 
 _FEW = 64
 """So many rows are read one by one; more, with all the others."""
 
 
-class SQLRows(HistoryRows):
+class SQLRows(HostRows, UsageRows, HistoryRows):
     """The tables, as one transaction sees them."""
 
     def __init__(
@@ -45,16 +41,15 @@ class SQLRows(HistoryRows):
         is_sqlite: bool,
     ) -> None:
         super().__init__(connection, opened, is_sqlite=is_sqlite)
-        self._known_leases: dict[str, Lease] = {}
-        self._known_requests: dict[str, Request] = {}
+        self._read_leases: dict[str, Lease] = {}
+        self._read_requests: dict[str, Request] = {}
 
     def expect_state(self, host: str, now: float) -> None:
         """Ask a server for all that a host's state is made of, in one round trip."""
         if self._is_sqlite:
             return
         statements = self._statements
-        self._expect(statements.is_any_due, now=now)
-        self._expect(statements.stamp)
+        self._expect(statements.next_due)
         self._expect(statements.live_traits)
         self._expect(statements.queued_traits)
         self._expect(statements.accounts)
@@ -66,41 +61,63 @@ class SQLRows(HistoryRows):
         due_at: float | None = None,
         leases: Iterable[str] = (),
         requests: Iterable[str] = (),
+        named: Iterable[tuple[str, str]] = (),
     ) -> None:
-        if due_at is not None:
-            statements = self._statements
-            due = statements.due if self._writes else statements.is_any_due
-            self._expect(due, now=due_at)
-        for lease_id in filter(is_id, leases):
-            self._expect(self._statements.lease, key=lease_id)
         for request_id in filter(is_id, requests):
             self._expect(self._statements.request, key=request_id)
+        for request_id, key in named:
+            self._expect(self._statements.requests_named, **_names(request_id, key))
+        # Whatever is known need not be asked for; if it is not so any more, a server is
+        # waited for once more.
+        if self._opened.known is not None:
+            return
+        if due_at is not None and self._writes:
+            self._expect(self._statements.due, now=due_at)
+        elif due_at is not None:
+            self._expect(self._statements.next_due)
+        for lease_id in filter(is_id, leases):
+            self._expect(self._statements.lease, key=lease_id)
 
     def next_token(self) -> int:
         counters = self._read_counters()
-        counters.token += 1
-        return counters.token
+        self._counters = replace(counters, token=counters.token + 1)
+        return self._counters.token
+
+    def next_due(self) -> float:
+        """When the first live lease is past its end, in seconds since the epoch;
+        infinity for never.
+        """
+        ((earliest,),) = self._fetch(self._statements.next_due)
+        return math.inf if earliest is None else float(earliest)
 
     def is_any_due(self, now: float) -> bool:
-        return bool(self._fetch(self._statements.is_any_due, now=now))
+        return self.next_due() <= now
 
     def due(self, now: float) -> list[Lease]:
+        if self.known is not None and now < self.known.next_due:
+            return []
+        # Those that end now are not the next any more.
+        self._written.is_partly_known = True
+        self._send_written()
         return [
             self._reader.lease(row)
             for row in self._select(self._statements.due, now=now)
         ]
 
     def lease(self, lease_id: str) -> Lease | None:
-        # Under the ledger's lock nobody else changes it meanwhile.
-        lease = self._known_leases.get(lease_id)
+        lease = self._written.leases.get(lease_id) or self._read_leases.get(lease_id)
+        if lease is None and self.known is not None:
+            lease = self.known.leases.get(lease_id)
         if lease is None:
             rows = self._select(self._statements.lease, key=lease_id)
             lease = next(map(self._reader.lease, rows), None)
+            # Under the ledger's lock nobody else changes it meanwhile.
             if lease is not None and self._writes:
-                self._known_leases[lease_id] = lease
+                self._read_leases[lease_id] = lease
         return lease
 
     def leases(self, *, host: str | None, live: bool, limit: int) -> list[Lease]:
+        self._send_written()
         if live:
             live_leases = self._live() if host is None else self._live_of(host)
             return _newest_first(live_leases)[:limit]
@@ -116,6 +133,7 @@ class SQLRows(HistoryRows):
         return [self._reader.lease(row) for row in self._select(self._statements.live)]
 
     def live_by_host(self) -> dict[str, list[Lease]]:
+        self._send_written()
         traits = _by_host(self._statements.live_traits, self._live_traits())
         return {
             host: _newest_first(self._decoded_live(host, of_host))
@@ -140,33 +158,29 @@ class SQLRows(HistoryRows):
         return self._opened.leases.decoded(host, traits, load)
 
     def keep_lease(self, lease: Lease, *, is_new: bool = False) -> None:
-        row = codec.lease_to_row(lease)
-        self._known_leases.pop(lease.id, None)
-        self._forget_expected(self._statements.lease, lease.id)
-        if is_new:
-            self._execute(self._statements.insert_lease, **row)
-        else:
-            self._execute(self._statements.update_lease, **row, key=lease.token)
+        self._written.leases[lease.id] = lease
+        self._written.note(lease.id, is_new=is_new)
 
     def request(self, request_id: str) -> Request | None:
-        request = self._known_requests.get(request_id)
+        request = self._written.requests.get(request_id)
+        request = request or self._read_requests.get(request_id)
         if request is None:
             rows = self._select(self._statements.request, key=request_id)
             request = next(iter(self._requests(rows)), None)
             if request is not None and self._writes:
-                self._known_requests[request_id] = request
+                self._read_requests[request_id] = request
         return request
 
-    def requests_of_key(self, key: str) -> list[Request]:
-        rows = self._select(
-            self._statements.requests_of_key, of_key=codec.storable(key)
-        )
-        return self._requests(rows)
+    def requests_named(self, request_id: str, key: str) -> list[Request]:
+        self._send_written()
+        names = _names(request_id, key)
+        return self._requests(self._select(self._statements.requests_named, **names))
 
     def queued(self, host: str) -> list[Request]:
         return self.queued_beside(host)[0]
 
     def queued_beside(self, host: str) -> tuple[list[Request], Mapping[str, int]]:
+        self._send_written()
         statement = self._statements.queued_traits
         traits = _by_host(statement, self._fetch(statement))
         own = self._decoded_queued(host, traits.pop(host, []))
@@ -175,6 +189,7 @@ class SQLRows(HistoryRows):
         return own, Counter(users)
 
     def all_queued(self) -> list[Request]:
+        self._send_written()
         return self._requests(self._select(self._statements.all_queued))
 
     def _decoded_queued(self, host: str, traits: list[Traits]) -> list[Request]:
@@ -188,81 +203,32 @@ class SQLRows(HistoryRows):
         return self._opened.queued.decoded(host, traits, load)
 
     def keep_request(self, request: Request, *, is_new: bool = False) -> None:
-        row = codec.request_to_row(request)
-        self._known_requests.pop(request.id, None)
-        self._forget_expected(self._statements.request, request.id)
-        if is_new:
-            self._execute(self._statements.insert_request, **row)
-        else:
-            self._execute(self._statements.update_request, **row, key=request.id)
-
-    def hosts(self) -> list[HostIdentity]:
-        return [
-            codec.host_from_row(row) for row in self._select(self._statements.hosts)
-        ]
-
-    def keep_host(self, host: HostIdentity, *, is_new: bool = False) -> None:
-        row = codec.host_to_row(host)
-        if is_new:
-            self._execute(self._statements.insert_host, **row)
-        else:
-            key = {"of_id": row["id"], "of_name": row["name"]}
-            self._execute(self._statements.update_host, **row, **key)
-
-    def remove_host(self, host_id: str) -> None:
-        self._execute(self._statements.delete_host, key=host_id)
-
-    def host_reports(self) -> list[HostReport]:
-        rows = self._select(self._statements.host_reports)
-        read = codec.host_report_from_row
-        return self._reader.readable("host report", rows, read)
-
-    def keep_host_report(self, report: HostReport, *, is_new: bool = False) -> None:
-        row = codec.host_report_to_row(report)
-        if is_new:
-            self._execute(self._statements.insert_host_report, **row)
-            return
-        key = {"of_host": row["host"], "of_allowance": row["allowance"]}
-        self._execute(self._statements.update_host_report, **row, **key)
-
-    def remove_host_reports(self, host: str) -> None:
-        self._execute(self._statements.delete_host_reports, of_host=host)
-
-    def device_faults(self, host: str) -> list[DeviceFault]:
-        rows = self._select(self._statements.device_faults, of_host=host)
-        return list(map(self._reader.device_fault, rows))
-
-    def keep_device_fault(self, fault: DeviceFault) -> None:
-        row = codec.device_fault_to_row(fault)
-        self._execute(self._statements.insert_device_fault, **row)
-
-    def remove_device_faults(self, host: str, device_id: str) -> None:
-        key = {"of_host": host, "of_device_id": device_id}
-        self._execute(self._statements.delete_device_faults, **key)
+        self._written.requests[request.id] = codec.as_stored(request)
+        self._written.note(request.id, is_new=is_new)
 
     def accounts(self) -> list[Account]:
+        self._send_written()
         return [
             codec.account_from_row(row)
             for row in self._select(self._statements.accounts)
         ]
 
     def account(self, user: str, queue: str) -> Account | None:
-        rows = self._select(
-            self._statements.account, of_user=codec.storable(user), of_queue=queue
-        )
-        return next((codec.account_from_row(row) for row in rows), None)
+        key = (codec.storable(user), queue)
+        account = self._written.accounts.get(key)
+        if account is None and self.known is not None:
+            account = self.known.accounts.get(key)
+        if account is None:
+            names = {"of_user": key[0], "of_queue": queue}
+            rows = self._select(self._statements.account, **names)
+            account = next(map(codec.account_from_row, rows), None)
+        return account
 
     def keep_account(self, account: Account, *, is_new: bool = False) -> None:
-        row = codec.account_to_row(account)
-        if is_new:
-            self._execute(self._statements.insert_account, **row)
-        else:
-            self._execute(
-                self._statements.update_account,
-                **row,
-                of_user=row["user"],
-                of_queue=row["queue"],
-            )
+        stored = replace(account, user=codec.storable(account.user))
+        key = (stored.user, stored.queue)
+        self._written.accounts[key] = stored
+        self._written.note(key, is_new=is_new)
 
     def reservation(self, reservation_id: str) -> Reservation | None:
         rows = self._select(self._statements.reservation, key=reservation_id)
@@ -273,95 +239,55 @@ class SQLRows(HistoryRows):
         return self._reservations(rows)
 
     def add_reservation(self, reservation: Reservation) -> None:
+        self._written.is_partly_known = True
         self._execute(
             self._statements.insert_reservation, **codec.reservation_to_row(reservation)
         )
 
     def remove_reservation(self, reservation_id: str) -> None:
+        self._written.is_partly_known = True
         self._execute(self._statements.delete_reservation, key=reservation_id)
 
-    def meters(self, host: str) -> list[MeterState]:
-        return [
-            codec.meter_from_row(row)
-            for row in self._select(self._statements.meters, of_host=host)
-        ]
+    # -- sending what was written ------------------------------------------------------
 
-    def keep_meter(self, meter: MeterState, *, is_new: bool = False) -> None:
-        row = codec.meter_to_row(meter)
+    def _send_written(self) -> None:
+        """Send what was written, each row once, as it was written last."""
+        written = self._written
+        for key in written.unsent:
+            is_new = key in written.new
+            if key in written.accounts:
+                self._send_account(written.accounts[key], is_new=is_new)
+            elif key in written.requests:
+                self._send_request(written.requests[key], is_new=is_new)
+            elif key in written.leases:
+                self._send_lease(written.leases[key], is_new=is_new)
+        written.unsent.clear()
+        written.new.clear()
+        self._send_events()
+
+    def _send_lease(self, lease: Lease, *, is_new: bool) -> None:
+        row = codec.lease_to_row(lease)
+        self._forget_expected(self._statements.lease, lease.id)
         if is_new:
-            self._execute(self._statements.insert_meter, **row)
+            self._execute(self._statements.insert_lease, **row)
         else:
-            self._execute(
-                self._statements.update_meter,
-                **row,
-                of_host=meter.host,
-                of_device=meter.device_id,
-            )
+            self._execute(self._statements.update_lease, **row, key=lease.token)
 
-    def charge(self, key: Key) -> UsageRecord | None:
-        rows = self._select(self._statements.charge, **codec.key_of_charge(key))
-        return next((self._reader.charge(row) for row in rows), None)
-
-    def charges(
-        self,
-        since: int,
-        until: int,
-        *,
-        user: str | None,
-        label: str | None,
-        owner: str | None,
-    ) -> list[UsageRecord]:
-        questions = {"user": user, "label": label, "owner": owner}
-        asked = {
-            name: codec.storable(value)
-            for name, value in questions.items()
-            if value is not None
-        }
-        statement = self._statements.charges[tuple(asked)]
-        values = {f"of_{name}": value for name, value in asked.items()}
-        return [
-            self._reader.charge(row)
-            for row in self._select(statement, since=since, until=until, **values)
-        ]
-
-    def old_cells(self, before: int, limit: int) -> list[UsageRecord]:
-        rows = self._select(self._statements.old_cells, before=before, at_most=limit)
-        return [self._reader.charge(row) for row in rows]
-
-    def keep_charge(self, charge: UsageRecord, *, is_new: bool = False) -> None:
-        row = codec.charge_to_row(charge)
+    def _send_request(self, request: Request, *, is_new: bool) -> None:
+        row = codec.request_to_row(request)
+        self._forget_expected(self._statements.request, request.id)
         if is_new:
-            self._execute(self._statements.insert_charge, **row)
+            self._execute(self._statements.insert_request, **row)
         else:
-            self._execute(
-                self._statements.update_charge, **row, **codec.key_of_charge(charge.key)
-            )
+            self._execute(self._statements.update_request, **row, key=request.id)
 
-    def remove_charge(self, key: Key) -> None:
-        self._execute(self._statements.delete_charge, **codec.key_of_charge(key))
-
-    def span(self, span: CellInterval) -> CellInterval | None:
-        rows = self._select(self._statements.span, **codec.key_of_span(span))
-        return next((codec.span_from_row(row) for row in rows), None)
-
-    def keep_span(self, span: CellInterval, *, is_new: bool = False) -> None:
-        row = codec.span_to_row(span)
+    def _send_account(self, account: Account, *, is_new: bool) -> None:
+        row = codec.account_to_row(account)
         if is_new:
-            self._execute(self._statements.insert_span, **row)
+            self._execute(self._statements.insert_account, **row)
         else:
-            self._execute(
-                self._statements.update_span, **row, **codec.key_of_span(span)
-            )
-
-    def spans(self, host: str, since: float) -> list[CellInterval]:
-        return [
-            codec.span_from_row(row)
-            for row in self._select(self._statements.spans, of_host=host, since=since)
-        ]
-
-    def remove_spans(self, host: str, ended_before: float, begun_before: float) -> None:
-        times = {"ended_before": ended_before, "begun_before": begun_before}
-        self._execute(self._statements.delete_spans, of_host=host, **times)
+            key = {"of_user": row["user"], "of_queue": row["queue"]}
+            self._execute(self._statements.update_account, **row, **key)
 
     def _requests(self, rows: Iterable[Mapping[str, Any]]) -> list[Request]:
         return self._reader.readable("request", rows, codec.request_from_row)
@@ -369,6 +295,11 @@ class SQLRows(HistoryRows):
     def _reservations(self, rows: Iterable[Mapping[str, Any]]) -> list[Reservation]:
         read = codec.reservation_from_row
         return self._reader.readable("reservation", rows, read)
+
+
+def _names(request_id: str, key: str) -> dict[str, str | None]:
+    """The parameters that name a request; of no key is nobody's."""
+    return {"key": request_id, "of_key": codec.storable(key) or None}
 
 
 def _newest_first(leases: Iterable[Lease]) -> list[Lease]:

@@ -34,6 +34,7 @@ meta = sa.Table(
     sa.Column(
         "chained_after", sa.BigInteger, nullable=False
     ),  # events up to this one are of a schema that kept no digests
+    sa.Column("drains", sa.Text, nullable=False),  # JSON
 )
 
 requests = sa.Table(
@@ -49,7 +50,7 @@ requests = sa.Table(
     sa.Column("patience_seconds", sa.Double),
     sa.Column("preemptible", sa.Boolean, nullable=False),
     sa.Column("up_to", sa.Text),
-    sa.Column("submitted_at", sa.Double, nullable=False),
+    sa.Column("submitted_at", sa.Double, nullable=False, index=True),
     sa.Column("state", sa.Text, nullable=False, index=True),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("code", sa.Text, nullable=False),
@@ -79,7 +80,7 @@ leases = sa.Table(
     sa.Column("verified", sa.Boolean),
     sa.Column("conditions", sa.Text, nullable=False),  # JSON
     sa.Column("outcome", sa.Text),
-    sa.Column("ended_at", sa.Double),
+    sa.Column("ended_at", sa.Double, index=True),
     sa.Column(
         "due_at", sa.Double, index=True
     ),  # when time alone ends it, infinity for never; NULL once it has ended
@@ -217,6 +218,25 @@ events = sa.Table(
     sqlite_autoincrement=True,
 )
 
+archives = sa.Table(
+    "aistack_archives",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("file", sa.Text, nullable=False),
+    sa.Column("file_digest", sa.Text, nullable=False),
+    sa.Column("keys", sa.Text, nullable=False),  # JSON
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("pruned", sa.BigInteger, nullable=False),
+    sa.Column("first", sa.BigInteger, nullable=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("before", sa.Double, nullable=False),
+    sa.Column("is_pseudonymous", sa.Boolean, nullable=False),
+)
+
 NO_VERSION = "has lost its version; restore it from a copy or move it away"
 
 
@@ -255,6 +275,7 @@ def bring_up_to_date(connection: sa.Connection, shown_url: str) -> bool:
                 event_sequence=0,
                 event_digest="",
                 chained_after=0,
+                drains="[]",
             )
         )
         return True

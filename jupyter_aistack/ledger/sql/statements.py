@@ -9,8 +9,7 @@ SQLite takes to carry it out.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,10 +17,11 @@ import sqlalchemy as sa
 from jupyter_aistack.core.model.request import RequestState
 
 from . import codec, schema
+from .compiled import Compiler
+from .history_statements import HistoryStatements
 
 _L = schema.leases.c
 _R = schema.requests.c
-_E = schema.events.c
 _M = schema.meta.c
 _A = schema.accounts.c
 _H = schema.hosts.c
@@ -39,31 +39,6 @@ _IS_LIVE = _L.due_at >= sa.bindparam("least", float("-inf"), type_=sa.Double())
 _IS_DUE = _L.due_at <= sa.bindparam("now", type_=sa.Double())
 _IS_WAITING = _R.state == RequestState.QUEUED.value
 _IS_QUEUED = sa.and_(_IS_WAITING, _R.host == _OF_HOST)
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One statement as the driver takes it.
-
-    Attributes:
-        text: the SQL, with named parameters.
-        defaults: parameters whose value is always the same.
-        columns: names of what it returns.
-        flags: those of them that are booleans, which SQLite returns as numbers.
-    """
-
-    text: str
-    defaults: Mapping[str, Any]
-    columns: tuple[str, ...]
-    flags: tuple[str, ...]
-
-    def mapping(self, row: Sequence[Any]) -> dict[str, Any]:
-        """A returned row by column name."""
-        named = dict(zip(self.columns, row, strict=True))
-        for name in self.flags:
-            if named[name] is not None:
-                named[name] = bool(named[name])
-        return named
 
 
 _by_dialect: dict[tuple[str, str], Statements] = {}
@@ -87,7 +62,9 @@ class Statements:
     """
 
     def __init__(self, dialect: sa.Dialect) -> None:
-        self._dialect = dialect
+        compiler = Compiler(dialect)
+        self._query = compiler.query
+        self._change = compiler.change
         self._add_meta()
         self._add_leases()
         self._add_requests()
@@ -99,25 +76,22 @@ class Statements:
         self._add_meters()
         self._add_charges()
         self._add_cells()
-        self._add_events()
+        self.history = HistoryStatements(compiler)
 
     def _add_meta(self) -> None:
-        counters = ("version", "token", "event_sequence", "event_digest")
+        counters = ("version", "token", "event_sequence", "event_digest", "drains")
         meta = sa.select(_M.schema_version, *(_M[name] for name in counters))
         self.read_meta = self._query(meta)
         # SQLite has no such clause and needs none: there a write transaction locks.
         self.lock_meta = self._query(meta.with_for_update())
         self.write_meta = self._change(schema.meta.update(), counters)
-        self.chained_after = self._query(sa.select(_M.chained_after))
         # PostgreSQL's: the same as long as no transaction has written anything.
         snapshot = sa.cast(sa.func.txid_current_snapshot(), sa.Text).label("snapshot")
         self.stamp = self._query(sa.select(snapshot))
-        is_any_due = sa.exists().where(_IS_DUE).label("is_any_due")
-        columns: list[sa.Label[Any]] = [snapshot, is_any_due]
-        self.stamp_and_due = self._query(sa.select(*columns))
 
     def _add_leases(self) -> None:
-        self.is_any_due = self._query(sa.select(_L.token).where(_IS_DUE).limit(1))
+        next_due = sa.func.min(_L.due_at).label("next_due")
+        self.next_due = self._query(sa.select(next_due).where(_IS_LIVE))
         self.due = self._query(sa.select(schema.leases).where(_IS_DUE))
         self.lease = self._query(
             sa.select(schema.leases).where(_L.id == sa.bindparam("key"))
@@ -145,9 +119,9 @@ class Statements:
         self.request = self._query(
             sa.select(schema.requests).where(_R.id == sa.bindparam("key"))
         )
-        self.requests_of_key = self._query(
-            sa.select(schema.requests).where(_R.idempotency_key == _of("key"))
-        )
+        is_of_key = _R.idempotency_key == _of("key")
+        is_named = sa.or_(_R.id == sa.bindparam("key"), is_of_key)
+        self.requests_named = self._query(sa.select(schema.requests).where(is_named))
         self.queued = self._query(sa.select(schema.requests).where(_IS_QUEUED))
         self.all_queued = self._query(sa.select(schema.requests).where(_IS_WAITING))
         self.queued_traits = self._query(
@@ -283,43 +257,6 @@ class Statements:
         self.delete_spans = self._change(
             schema.cells.delete().where(_S.host == _OF_HOST, is_forgotten), ()
         )
-
-    def _add_events(self) -> None:
-        self.insert_event = self._change(
-            schema.events.insert().inline(), schema.events.c.keys()
-        )
-        self.events = self._query(
-            sa.select(schema.events)
-            .where(_E.sequence > sa.bindparam("after"))
-            .order_by(_E.sequence)
-            .limit(_LIMIT)
-        )
-
-    def _query(self, query: sa.Select[Any]) -> Statement:
-        columns = list(query.selected_columns)
-        names = tuple(column.name for column in columns)
-        flags = tuple(
-            column.name for column in columns if isinstance(column.type, sa.Boolean)
-        )
-        return self._compiled(query, names, flags)
-
-    def _change(
-        self, change: sa.Insert | sa.Update | Any, columns: Collection[str]
-    ) -> Statement:
-        return self._compiled(change, (), (), list(columns))
-
-    def _compiled(
-        self,
-        element: Any,
-        columns: tuple[str, ...],
-        flags: tuple[str, ...],
-        keys: list[str] | None = None,
-    ) -> Statement:
-        compiled = element.compile(dialect=self._dialect, column_keys=keys)
-        defaults = {
-            name: value for name, value in compiled.params.items() if value is not None
-        }
-        return Statement(str(compiled), defaults, columns, flags)
 
 
 def _but(table: sa.Table, fixed: Collection[str]) -> list[sa.Column[Any]]:

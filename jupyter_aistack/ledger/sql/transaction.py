@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from jupyter_aistack.core.audit.chain import Link
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LedgerUnavailable
-from jupyter_aistack.ledger.base import LedgerState
+from jupyter_aistack.ledger.state import LedgerState
 
-from . import schema
+from . import codec, schema
 from .cache import DecodeCache
+from .compiled import Statement
+from .database import WritingConnection
 from .failures import database_errors
+from .known import Counters, HostState, KnownState, Written
 from .salvage import RowReader
-from .statements import Statement, Statements
+from .statements import Statements
 from .url import Identity
 
-_OWN_WRITES = "aistack_own_writes"
-_PICTURES = "aistack_pictures"
 
-
-@dataclass(frozen=True)
+@dataclass
 class OpenDatabase:
-    """A database in use, and what has been read from it before."""
+    """A database in use, and what has been read from it before.
+
+    Attributes:
+        known: what it holds, as far as this process knows; None for nothing.
+    """
 
     engine: sa.Engine
     statements: Statements
@@ -35,30 +40,18 @@ class OpenDatabase:
     reader: RowReader
     leases: DecodeCache[Lease] = field(default_factory=DecodeCache)
     queued: DecodeCache[Request] = field(default_factory=DecodeCache)
-    pictures: dict[str, CachedSnapshot] = field(default_factory=dict)
+    known: KnownState | None = None
 
+    def __post_init__(self) -> None:
+        self.writer = WritingConnection(self.engine)
 
-@dataclass(frozen=True)
-class CachedSnapshot:
-    """A state read at `stamp` and at the time `at`; nothing has been written as long as
-    the stamp is the same.
-    """
-
-    stamp: Hashable
-    state: LedgerState
-    at: float
-
-
-@dataclass
-class _Counters:
-    """The ledger's numbers: of its changes that concern plans, of its leases and of its
-    events; and the digest of the last event.
-    """
-
-    version: int
-    token: int
-    event_sequence: int
-    event_digest: str
+    def stamp(self, lent: sa.PoolProxiedConnection, *, is_sqlite: bool) -> Hashable:
+        """What is the same as long as nobody else has written anything at all."""
+        if is_sqlite:
+            return self.writer.stamp(lent)
+        driver: Any = lent.dbapi_connection
+        (snapshot,) = driver.execute(self.statements.stamp.text).fetchone()
+        return str(snapshot)
 
 
 class SQLTransaction:
@@ -75,25 +68,60 @@ class SQLTransaction:
         *,
         is_sqlite: bool,
     ) -> None:
+        self._connection = connection
         self._driver: Any = connection.dbapi_connection
-        self._info = connection.info  # lives as long as the driver's connection
         self._opened = opened
         self._statements = opened.statements
         self._is_sqlite = is_sqlite
         self._reader = opened.reader
         self._is_sent = False
         self._meta: Any = None
-        self._counters: _Counters | None = None
+        self._counters: Counters | None = None
         self._expected: dict[_Question, Any] = {}
+        self._asked_stamp: Any = None
+        self._stamp: Hashable = None
+        self._known: KnownState | None = None
+        self._written = Written()
 
-    def begin(self, shown_url: str, *, writes: bool) -> None:
-        """Ask for the counters; for a write that takes the ledger's lock as well."""
+    def begin(self, shown_url: str, *, writes: bool, is_watching: bool) -> None:
+        """Ask for the counters; for a write that takes the ledger's lock as well.
+
+        Args:
+            is_watching: find out whether what is known is still so, and keep what is
+                read or written now. In a file only the writing connection can.
+        """
         self._shown_url = shown_url
         self._writes = writes
+        if is_watching and self._is_sqlite:
+            self._recall(self._opened.writer.stamp(self._connection))
+            if self._known is not None:
+                return
         meta = self._statements.lock_meta if writes else self._statements.read_meta
         self._meta = self._execute(meta)
+        if is_watching and not self._is_sqlite:
+            # A statement of its own: one that has waited for the lock tells what was
+            # before it waited.
+            self._asked_stamp = self._execute(self._statements.stamp)
 
-    def _read_counters(self) -> _Counters:
+    def _recall(self, stamp: Hashable) -> None:
+        """Go by what is known, if it is of this moment."""
+        self._stamp = stamp
+        known = self._opened.known
+        if known is not None and known.stamp == stamp:
+            self._known = known
+            self._keep_counters(known.counters)
+
+    def _keep_counters(self, counters: Counters) -> None:
+        self._counters_read = counters
+        self._counters = counters
+
+    @property
+    def known(self) -> KnownState | None:
+        """What was known before this transaction, if it is still so."""
+        self._read_counters()
+        return self._known
+
+    def _read_counters(self) -> Counters:
         """The counters, waited for once.
 
         Raises:
@@ -109,8 +137,10 @@ class SQLTransaction:
                 )
             schema_version, *numbers = counters
             schema.check_schema(schema_version, self._shown_url)
-            self._counters = _Counters(*numbers)
-            self._counters_read = _Counters(*numbers)
+            self._keep_counters(Counters(*numbers))
+            if self._asked_stamp is not None:
+                self._recall(self._asked_stamp.fetchone()[0])
+        assert self._counters is not None
         return self._counters
 
     def _answer_of_meta(self) -> Any:
@@ -141,7 +171,7 @@ class SQLTransaction:
 
     @version.setter
     def version(self, version: int) -> None:
-        self._read_counters().version = version
+        self._counters = replace(self._read_counters(), version=version)
 
     @property
     def chain_end(self) -> Link:
@@ -151,15 +181,35 @@ class SQLTransaction:
 
     @chain_end.setter
     def chain_end(self, link: Link) -> None:
-        counters = self._read_counters()
-        counters.event_sequence = link.sequence
-        counters.event_digest = link.digest
+        self._counters = replace(
+            self._read_counters(),
+            event_sequence=link.sequence,
+            event_digest=link.digest,
+        )
+
+    def drains(self) -> tuple[Drain, ...]:
+        try:
+            return codec.drains_from_text(self._read_counters().drains)
+        except (ValueError, TypeError) as error:
+            # Which devices are out of placement is not known: nothing is granted.
+            raise LedgerUnavailable(
+                f"ledger_url: {self._shown_url} does not tell which devices are drained;"
+                " restore it from a copy or move it away",
+                field="ledger_url",
+                ledger_url=self._shown_url,
+            ) from error
+
+    def keep_drains(self, drains: tuple[Drain, ...]) -> None:
+        text = codec.drains_to_text(drains)
+        self._counters = replace(self._read_counters(), drains=text)
+        self._written.is_partly_known = True
 
     def commit(self) -> None:
         """End the transaction and keep what it has done, the counters too if they have
         moved.
         """
         counters = self._read_counters()
+        self._send_written()
         if counters != self._counters_read:
             self._execute(
                 self._statements.write_meta,
@@ -167,29 +217,44 @@ class SQLTransaction:
                 token=counters.token,
                 event_sequence=counters.event_sequence,
                 event_digest=counters.event_digest,
+                drains=counters.drains,
             )
+        if not self._writes:
+            self._driver.commit()
+            return
+        # A file's stamp does not tell of what is written here: what is known is
+        # forgotten first, as the next step may be the last.
+        self._opened.known = None
         self._driver.commit()
-        if self._writes:
-            self._info[_OWN_WRITES] = self._info.get(_OWN_WRITES, 0) + 1
+        self._opened.known = self._known_after(counters)
 
-    @property
-    def pictures(self) -> dict[str, CachedSnapshot]:
-        """The hosts' states as they were read before, to be looked up and replaced."""
-        if not self._is_sqlite:
-            return self._opened.pictures
-        known: dict[str, CachedSnapshot] = self._info.setdefault(_PICTURES, {})
-        return known
+    def _send_written(self) -> None:
+        """Send what was written and not sent yet."""
 
-    def stamp(self) -> Hashable:
-        """What is the same as long as nothing at all has been written."""
-        if not self._is_sqlite:
-            # Which transactions this one sees.
-            snapshot: str = self._fetch(self._statements.stamp)[0][0]
-            return snapshot
-        # SQLite counts for each connection what any other connection has committed,
-        # whichever process it belongs to.
-        data_version = int(self._driver.execute("PRAGMA data_version").fetchone()[0])
-        return (data_version, self._info.get(_OWN_WRITES, 0))
+    def _known_after(self, counters: Counters) -> KnownState | None:
+        """What is known after this write; None where it was not known before."""
+        known = self._known
+        stamp = self._stamp if self._is_sqlite else _next_stamp(str(self._stamp))
+        if known is None or stamp is None:
+            return None
+        return known.after(self._written, counters, stamp)
+
+    def remember(
+        self, host: str, state: LedgerState, next_due: float, at: float
+    ) -> None:
+        """Keep a host's state that this transaction has read at the time `at`, if it can
+        be told how long it is so.
+        """
+        counters = self._read_counters()
+        if self._stamp is None:
+            return
+        hosts = {} if self._known is None else self._known.hosts
+        self._opened.known = KnownState(
+            stamp=self._stamp,
+            counters=counters,
+            next_due=next_due,
+            hosts={**hosts, host: HostState(state, at)},
+        )
 
     # -- sending and reading -----------------------------------------------------------
 
@@ -246,6 +311,20 @@ class SQLTransaction:
             # A server may tell already that a statement before this one has failed.
             self._check_answered_schema()
             raise
+
+
+def _next_stamp(stamp: str) -> str | None:
+    """How a server's stamp goes on after the one transaction that is under way; None
+    where others are under way as well, or were at that moment.
+
+    A stamp is the least and the next number of the transactions that have not ended,
+    and those between: ``7:7:``. A writer's own number is not among them.
+    """
+    least, following, others = stamp.split(":")
+    if least != following or others:
+        return None
+    number = int(following) + 1
+    return f"{number}:{number}:"
 
 
 _Question = tuple[str, tuple[tuple[str, object], ...]]

@@ -5,6 +5,7 @@ caps of frameworks alone.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,9 +28,11 @@ from jupyter_aistack.core.model.device import (
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.system.processes import ancestors, is_alive
+from jupyter_aistack.system.users import is_root, uid_of_login
 
 from .capability_probe import CapabilityProbe
 from .dmem import DmemClient
+from .levels import EnforcementOption
 from .mps import MPSAssignment, MPSManager
 from .mps.clients import client_environment, client_expects, most_of
 from .mps.limits import (
@@ -37,6 +40,7 @@ from .mps.limits import (
     percent,
     slots,
 )
+from .mps.users import SHARED_SERVER
 from .nvml import NVML
 from .visibility import VISIBILITY
 
@@ -76,6 +80,8 @@ class ShareEnforcer:
         dmem: the root helper for memory limits.
         prober: tells the level of each GPU; made from the others unless given.
         clock: seconds since the epoch.
+        serves_host: it is for leases of all users of the host.
+        users_share: these may share a GPU.
     """
 
     def __init__(
@@ -87,7 +93,12 @@ class ShareEnforcer:
         dmem: DmemClient | None = None,
         prober: CapabilityProbe | None = None,
         clock: Callable[[], float] = time.time,
+        serves_host: bool = False,
+        users_share: bool = False,
     ) -> None:
+        self._users_share = users_share and is_root()
+        self._serves_host = serves_host and is_root()
+        self._serves_others_not = serves_host and not is_root()
         self._mps = mps or MPSManager()
         self._dmem = dmem or DmemClient()
         refusal = ADVISORY if is_advisory else ""
@@ -118,10 +129,18 @@ class ShareEnforcer:
             device,
             level=rung.level,
             why_not=rung.why_not,
-            advice="; ".join(filter(None, [device.advice, rung.advice])),
+            advice="; ".join(
+                filter(None, [device.advice, rung.advice, self._shared(rung)])
+            ),
             problem=rung.problem or closed,
             processes=self._without_servers(device),
         )
+
+    def _shared(self, rung: EnforcementOption) -> str:
+        """What is lost where several users share the MPS server of a GPU."""
+        is_by_mps = rung.level is not None and rung.level.is_by_mps
+        is_by_namespace = is_by_mps and rung.level is not Enforcement.L1
+        return SHARED_SERVER if self._users_share and is_by_namespace else ""
 
     def _without_servers(self, device: Device) -> tuple[ProcessUse, ...] | None:
         """Who holds memory, without our own MPS servers: what they hold belongs to the
@@ -287,6 +306,7 @@ class ShareEnforcer:
             mib=limit_mib(slice_.memory_bytes),
             protocol=_PROTOCOLS.get(level, 2),
             slots=slots(self.prober.driver),
+            uid=uid_of_login(lease.holder.user) if self._serves_host else None,
         )
 
     def _why_less(
@@ -336,7 +356,14 @@ class ShareEnforcer:
         return EnforcementHandle(environment=environment or {}, conditions=conditions)
 
     def _unfit(self, lease: Lease, slices: Sequence[Slice]) -> str:
-        """Why a lease cannot be held by MPS, which gives a process one GPU."""
+        """Why a lease cannot be held by MPS, which gives a process one GPU, and serves
+        other users by daemons of root alone.
+        """
+        user = lease.holder.user
+        if self._serves_host and uid_of_login(user) is None:
+            return f"{user} is no user of this host, whose pipes of MPS could be"
+        if self._serves_others_not and uid_of_login(user) != os.getuid():
+            return "MPS serves several users where the host broker runs as root alone"
         if len(slices) > 1:
             return "a process can use the MPS server of one GPU, and this lease has several"
         return (

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from jupyter_aistack.core.audit.changes import (
+    as_text,
     lease_changes,
     request_changes,
     reservation_text,
@@ -105,3 +106,8 @@ def test_a_reservation_is_told_with_who_made_it() -> None:
     )
     told = json.loads(reservation_text(reservation))
     assert (told["slices"], told["created_by"]) == ("3 x 1/4", "root")
+
+
+def test_what_is_none_of_json_is_told_as_it_is_printed() -> None:
+    assert as_text({"share": Fraction(1, 4)}) == '{"share":"1/4"}'
+    assert as_text({}) == ""

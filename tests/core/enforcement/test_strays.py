@@ -43,7 +43,7 @@ def test_a_user_s_process_within_reach_is_not_exempt() -> None:
         ({"is_broker": True}, Exemption.BROKER),
         ({"uid": 0, "user": "root"}, Exemption.ROOT),
         ({"installed": "gnome-shell"}, Exemption.DISPLAY),
-        ({"installed": "nvidia-cuda-mps-server"}, Exemption.DISPLAY),
+        ({"installed": "driverd"}, Exemption.DISPLAY),
         ({"user": "ann"}, Exemption.LISTED),
         ({"groups": frozenset({"staff"})}, Exemption.LISTED),
         ({"is_holder": True}, Exemption.HOLDER),
@@ -52,7 +52,8 @@ def test_a_user_s_process_within_reach_is_not_exempt() -> None:
 )
 def test_what_is_left_alone(changes: dict[str, object], reason: Exemption) -> None:
     facts = replace(BOB, **changes)  # type: ignore[arg-type]
-    assert exemption_of(facts, frozenset({"ann", "@staff"})) is reason
+    services = frozenset({"driverd"})
+    assert exemption_of(facts, frozenset({"ann", "@staff"}), services) is reason
     assert bool(reason.label)
 
 

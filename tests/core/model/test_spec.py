@@ -128,3 +128,10 @@ def test_a_whole_cpu_and_one_core_of_it_are_two_texts() -> None:
     assert (whole.text, core.text) == ("cpu:1/1", "cpu:1")
     assert whole != core
     assert hash(whole) != hash(core)
+
+
+def test_an_error_repeats_only_the_beginning_of_what_is_long() -> None:
+    with pytest.raises(InvalidRequest) as error:
+        parse_spec("x" * 100_000)
+    assert "xxx... is not a slice" in error.value.message
+    assert len(error.value.message) < 500

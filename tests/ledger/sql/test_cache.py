@@ -193,10 +193,11 @@ def test_what_waits_on_is_not_decoded_again(
     ledger, other = pair
     grant(ledger, wish("r-1"))
     ledger.submit(wish("r-2"))
-    before = ledger.read("box", 1.0)
     other.submit(wish("r-3", 1.0))
+    before = ledger.read("box", 1.0)
+    other.submit(wish("r-4", 2.0))
     after = ledger.read("box", 1.0)
-    assert [request.id for request in after.requests] == ["r-2", "r-3"]
+    assert [request.id for request in after.requests] == ["r-2", "r-3", "r-4"]
     assert after.requests[0] is before.requests[0]
     assert after.leases[0] is before.leases[0]
 

@@ -414,11 +414,14 @@ def make_first_version(url: str) -> None:
             "hosts",
             "host_reports",
             "device_faults",
+            "archives",
         ):
             connection.exec_driver_sql(f"DROP TABLE aistack_{table}")
         drop_columns(connection, "aistack_events", ("device_id", *OF_AUDIT))
-        drop_columns(connection, "aistack_meta", OF_CHAIN)
+        drop_columns(connection, "aistack_meta", (*OF_CHAIN, "drains"))
         connection.exec_driver_sql("DROP INDEX ix_aistack_leases_due_at")
+        connection.exec_driver_sql("DROP INDEX ix_aistack_leases_ended_at")
+        connection.exec_driver_sql("DROP INDEX ix_aistack_requests_submitted_at")
         for column in ("due_at", "active_at", "notice", "residence"):
             connection.exec_driver_sql(
                 f"ALTER TABLE aistack_leases DROP COLUMN {column}"

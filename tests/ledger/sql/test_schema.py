@@ -12,6 +12,7 @@ from jupyter_aistack.core.accounting.charges import (
     MeterState,
     UsageRecord,
 )
+from jupyter_aistack.core.model.archive import ArchiveSegment
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity, HostReport
@@ -35,6 +36,7 @@ TABLES: list[tuple[Any, Any]] = [
     (CellInterval, schema.cells),
     (Event, schema.events),
     (DeviceFault, schema.device_faults),
+    (ArchiveSegment, schema.archives),
 ]
 
 

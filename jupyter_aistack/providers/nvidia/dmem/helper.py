@@ -25,6 +25,7 @@ from .groups import Groups
 JSON = dict[str, Any]
 UNLIMITED = 0xFFFFFFFFFFFFFFFF
 """NVML's ``NVML_DEVICE_MEMORY_LIMIT_MAX``."""
+ROOT = 0
 MOST_BYTES = 1 << 50
 FORGOTTEN_SECONDS = 3600.0
 """A group without processes is a lease's whose server crashed, when it is as old as
@@ -148,7 +149,9 @@ class Helper:
         group = self._groups.path(uid, lease)
         if not group.is_dir():
             raise ProviderError(f"there is no group {lease} of user {uid}")
-        if self._owner(pid) != uid:
+        owner = self._owner(pid)
+        # The host broker is root, and holds what is other users'.
+        if owner is None or uid not in (owner, ROOT):
             raise ProviderError(
                 f"process {pid} does not run, or is not one of user {uid}"
             )

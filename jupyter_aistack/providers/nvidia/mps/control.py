@@ -62,11 +62,13 @@ class MPSLimit:
         name: the lease, as `paths.short` names it.
         percent: of the multiprocessors, 1 to 100.
         mib: of memory.
+        uid: the user whose alone its clients' directory is; None for the daemon's own.
     """
 
     name: str
     percent: int
     mib: int
+    uid: int | None = None
 
 
 class MPSControl(ABC):

@@ -16,6 +16,7 @@ from .control import ANSWER_SECONDS, MPSLimit
 from .daemon import Daemon
 from .paths import DaemonPaths, runtime_root, short
 from .records import DaemonRecords
+from .users import user_suffix
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -49,8 +50,7 @@ class MPSManager:
     """Holds leases to their shares by MPS daemons: one for each GPU, or one for each
     lease.
 
-    A thread of its own looks at the daemons while there are any; it never runs in the
-    broker's.
+    A thread of its own looks at the daemons while there are any.
 
     Args:
         root: gives the folder for all daemons, or raises `ProviderError`.
@@ -111,6 +111,7 @@ class MPSManager:
         mib: int,
         protocol: int,
         slots: int,
+        uid: int | None = None,
     ) -> MPSAssignment:
         """Hold a lease to `percent` of the multiprocessors and `mib` of memory of a
         GPU. The second time is quick, unless these have changed.
@@ -120,6 +121,7 @@ class MPSManager:
             protocol: what a new daemon is to speak; a daemon that runs is taken as it
                 is.
             slots: how many clients the GPU takes.
+            uid: whose processes alone may reach the lease's pipes; see `MPSLimit`.
 
         Raises:
             PrepareFailed: this lease cannot be held: no slot is left, or the GPU is
@@ -127,7 +129,8 @@ class MPSManager:
             ProviderError: MPS cannot be had on this GPU; `failure` says so for a while.
         """
         known = self._held.get(lease_id)
-        limit = MPSLimit(name=_lease_name(lease_id), percent=percent, mib=mib)
+        name = _lease_name(lease_id)
+        limit = MPSLimit(name=name, percent=percent, mib=mib, uid=uid)
         if known is not None and _is_held(*known, limit):
             return known[1]
         with self._starting_of(gpu):
@@ -160,7 +163,7 @@ class MPSManager:
             reason = self.failure(gpu, version)
             if reason:
                 continue
-            daemon = self._daemon(gpu, index, self._folder(gpu, lease_id, version))
+            daemon = self._daemon(gpu, index, self._folder(gpu, limit, version))
             try:
                 directory = daemon.hold(limit, protocol=version, slots=slots)
             except PrepareFailed:
@@ -180,9 +183,7 @@ class MPSManager:
         raise ProviderError(reason)
 
     def unprepare(self, lease_id: str, gpu: str, index: int) -> None:
-        """Hold a lease no longer, whichever process began it. Raises nothing; the
-        daemon's own watch finishes what fails here.
-        """
+        """Hold a lease no longer, whichever process began it. Raises nothing."""
         known = self._held.pop(lease_id, None)
         daemon = (
             known[0] if known is not None else self._daemon_of(lease_id, gpu, index)
@@ -207,10 +208,7 @@ class MPSManager:
         daemon.
 
         Of a lease that has ended too: who goes on using its GPU is a client until the
-            process ends.
-
-        Returns:
-            None where no daemon holds or held it, or the daemon does not answer.
+        process ends. None where no daemon holds or held it, or it does not answer.
         """
         daemon = self._daemon_of(lease_id, gpu, index)
         if daemon is None:
@@ -364,9 +362,11 @@ class MPSManager:
                 ),
             ]
 
-    def _folder(self, gpu: str, lease_id: str, protocol: int) -> DaemonPaths:
-        own = f"-{short(lease_id)[:8]}" if self._strict and protocol == 2 else ""
-        return DaemonPaths(self.root() / f"{short(gpu)}{own}")
+    def _folder(self, gpu: str, limit: MPSLimit, protocol: int) -> DaemonPaths:
+        is_strict = self._strict and protocol == 2
+        user = user_suffix(limit.uid) if protocol == 2 else ""
+        own = f"-{limit.name[1:9]}" if is_strict else ""
+        return DaemonPaths(self.root() / f"{short(gpu)}{user}{own}")
 
     def _folders(self, gpu: str = "") -> list[DaemonPaths]:
         """The folders of a GPU's daemons, or of all."""

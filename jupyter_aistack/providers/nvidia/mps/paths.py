@@ -17,6 +17,9 @@ from pathlib import Path
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.system.files import write_atomic
 from jupyter_aistack.system.processes import boot_id
+from jupyter_aistack.system.users import is_root
+
+from .users import PASSABLE, PRIVATE, is_passable
 
 MAX_SOCKET_PATH = 107
 """Bytes of a UNIX socket's path, without the zero that ends it (Linux, unix(7))."""
@@ -38,6 +41,9 @@ _REMOTE = (
 """File systems that cannot hold a daemon's sockets, as the mount table calls them."""
 MOUNTS = Path("/proc/self/mounts")
 FOLDER = "aistack-mps"
+_LISTS = 0o066
+_ENTERS = 0o077
+"""What others may not do in a folder of daemons: in root's they may pass through."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,13 @@ class DaemonPaths:
     def create(self) -> None:
         """Make it, with what belongs in it. Raises `ProviderError`."""
         root = self.path.parent
+        open_to_others = PASSABLE if is_passable(root) else PRIVATE
         try:
-            for folder in (root, self.path, self.pipes, self.logs, self.leases):
-                folder.mkdir(mode=0o700, exist_ok=True)
+            root.mkdir(mode=PRIVATE, exist_ok=True)
+            for folder in (self.path, self.pipes):
+                folder.mkdir(mode=open_to_others, exist_ok=True)
+            for folder in (self.logs, self.leases):
+                folder.mkdir(mode=PRIVATE, exist_ok=True)
             refusal = _not_private(
                 root
             )  # checked once it is there, and cannot be another's any more
@@ -198,7 +208,7 @@ def _not_private(root: Path) -> str:
     if (
         not stat.S_ISDIR(status.st_mode)
         or status.st_uid != os.getuid()
-        or status.st_mode & 0o077
+        or status.st_mode & (_LISTS if is_root() else _ENTERS)
     ):
         return f"{root} belongs to another user, or others may enter it"
     return ""

@@ -19,6 +19,7 @@ from pathlib import Path
 from jupyter_aistack.exceptions import ProviderError
 
 from .control import MPSControl, MPSLimit, MPSServer
+from .users import give_to, user_of
 
 
 class Protocol2(MPSControl):
@@ -42,10 +43,12 @@ class Protocol2(MPSControl):
 
     def open_server(self, limits: Sequence[MPSLimit]) -> None:
         self._allow(limits)
-        self._say(f"start_server -uid {os.getuid()}")
+        uid = user_of(self.folder.path)
+        self._say(f"start_server -uid {os.getuid() if uid is None else uid}")
 
     def hold(self, limit: MPSLimit, limits: Sequence[MPSLimit]) -> Path:
         self._allow([*limits, limit])
+        give_to(self.folder.pipes, limit.uid)
         return self.folder.pipes
 
     def drop(self, name: str, limits: Sequence[MPSLimit]) -> None:

@@ -16,6 +16,7 @@ from jupyter_aistack.exceptions import ProviderError
 
 from .control import MPSControl, MPSLimit, MPSServer
 from .limits import STRAY_MIB, STRAY_PERCENT
+from .users import PASSABLE, give_to, is_passable
 
 _CSV = "--format=csv,noheader"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG])i?B?", re.IGNORECASE)
@@ -36,7 +37,8 @@ class Protocol3(MPSControl):
         return f"g{self.index}"
 
     def arguments(self) -> tuple[str, ...]:
-        return ("-d", "-p", "3")
+        is_for_all = is_passable(self.folder.path)
+        return ("-d", "-p", "3", *(("-m",) if is_for_all else ()))
 
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "CUDA_MPS_PROTOCOL_VERSION": "3"}
@@ -66,7 +68,11 @@ class Protocol3(MPSControl):
                 f"--server={self.server}",
                 *_limits(limit.percent, limit.mib),
             )
-            return self._checked(limit)
+            directory = self._checked(limit)
+            if limit.uid is not None:
+                directory.parent.chmod(PASSABLE)
+            give_to(directory, limit.uid)
+            return directory
         except ProviderError:
             if is_new:
                 self._do(

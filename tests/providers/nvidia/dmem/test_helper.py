@@ -22,6 +22,8 @@ from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.providers.nvidia.dmem.client import DmemClient
 from jupyter_aistack.providers.nvidia.dmem.listener import MAX_LINE, MOST_CONNECTIONS
 from tests.fakes.nvml.states import h200
+from tests.fakes.user_processes import BOB, EVE, NEEDS_ROOT, Processes
+from tests.fakes.user_processes import processes as processes
 
 NOBODY = 65534
 LEASE, OTHER = "l" + "0" * 16, "l" + "1" * 16
@@ -33,6 +35,8 @@ from jupyter_aistack.providers.nvidia.dmem.groups import Groups
 from jupyter_aistack.providers.nvidia.dmem.helper import Helper
 from jupyter_aistack.providers.nvidia.dmem.listener import Listener
 from jupyter_aistack.providers.nvidia.nvml import NVML
+from tests.fakes.user_processes import BOB, EVE, NEEDS_ROOT, Processes
+from tests.fakes.user_processes import processes as processes
 root = Path(os.environ["FAKE_CGROUP"])
 helper = Helper(NVML(), Groups(root, remove=shutil.rmtree))
 listener = Listener(root / "dmem.sock", helper)
@@ -145,6 +149,20 @@ def test_the_reservation_is_given_up_before_the_group_goes_and_processes_go_on(
     assert not host.group().exists()
     assert (host.group("rest") / "cgroup.procs").read_text() == str(host.ask.pid)
     host.ask("client.drop(lease)", lease=LEASE)  # twice is once
+
+
+@NEEDS_ROOT
+def test_root_holds_what_is_other_users_and_they_hold_nothing_of_root_s(
+    host: Host, processes: Processes
+) -> None:
+    question = "{'op': 'hold', 'lease': lease, 'gpu': 'GPU-0', 'bytes': 1 << 30}"
+    for uid in (0, BOB):
+        host.ask(f"helper.answer({uid}, {question})", lease=LEASE)
+    enter = "{'op': 'enter', 'lease': lease, 'pid': pid}"
+    for uid, owner, is_allowed in ((0, BOB, True), (BOB, 0, False), (BOB, EVE, False)):
+        pid = processes.start(owner).pid
+        answer = host.ask(f"helper.answer({uid}, {enter})", lease=LEASE, pid=pid)
+        assert answer["ok"] is is_allowed
 
 
 def test_each_user_works_in_a_part_of_their_own(host: Host) -> None:
