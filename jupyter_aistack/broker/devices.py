@@ -34,6 +34,7 @@ from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.system.pid_namespace import PidNamespace
 
+from .device_access import DeviceAccess
 from .guarded_provider import GuardedProvider
 from .host_sampler import HostSampler, OwnedDevices, Processes
 
@@ -56,6 +57,7 @@ class DeviceManager:
             cannot be read now.
 
     Attributes:
+        access: keeps processes to the device files of their leases; None for not.
         context_bytes: what a context takes on each device, where it was measured.
     """
 
@@ -85,6 +87,7 @@ class DeviceManager:
         self._found: Inventory | None = None
         self._found_at = 0.0
         self.context_bytes: dict[str, int] = {}
+        self.access: DeviceAccess | None = None
         self._sampler = HostSampler(
             self.inventory, self._by_owner, clock, self._namespace
         )
@@ -175,6 +178,7 @@ class DeviceManager:
                 {device.id: provider for device in self._seen[provider]}
             )
         problems.extend(each.problem for each in self._guarded if each.problem)
+        problems.extend(self.access.problems.values() if self.access else ())
         inventory = Inventory(
             host=self.host,
             devices=with_contexts(
@@ -245,13 +249,24 @@ class DeviceManager:
         self._prepared.pop(lease.id, None)
         for provider in self._owners_of(lease):
             provider.unprepare(lease)
+        if self.access is not None:
+            self.access.leave(lease)
 
     def enter(self, lease: Lease, pid: int) -> None:
         """Put what holds a prepared lease from outside around a process. Raises
         `ProviderError`: it is held less.
         """
+        if self.access is not None:
+            self.access.enter(lease, pid)
         for provider in self._owners_of(lease):
             provider.enter(lease, pid)
+
+    def files_of(self, lease: Lease) -> tuple[str, ...] | None:
+        """The device files of a lease; None where a provider does not know them."""
+        devices = {d.id: d for d in self.inventory().devices}
+        parts = [each.device_files(lease, devices) for each in self._owners_of(lease)]
+        files = [part for part in parts if part is not None]
+        return sum(files, ()) if len(files) == len(parts) else None
 
     def adjust(self, lease: Lease, pids: Collection[int]) -> LimitEffect:
         """Hold a lease in use to its limits of now. Raises `ProviderError`."""
@@ -260,13 +275,19 @@ class DeviceManager:
         owners = self._owners_of(lease)
         return weakest([each.adjust(lease, devices, pids) for each in owners])
 
-    def plan_room(self, wanted: Sequence[str], leases: Iterable[Lease]) -> MIGPlan:
+    def plan_room(
+        self,
+        wanted: Sequence[str],
+        leases: Iterable[Lease],
+        drained: Collection[str] = (),
+    ) -> MIGPlan:
         """Which MIG instances would be created for `wanted`, and why not for some.
         Raises `ProviderError`.
         """
         self.inventory()
         plans = [
-            provider.plan_room(wanted, _leased(leases)) for provider in self._guarded
+            provider.plan_room(wanted, _leased(leases), drained)
+            for provider in self._guarded
         ]
         nobody = MIGPlan(
             refused=tuple((profile, "no device here can be cut") for profile in wanted)
@@ -274,7 +295,10 @@ class DeviceManager:
         return next((plan for plan in plans if plan is not None), nobody)
 
     def make_room(
-        self, wanted: Sequence[str], leases: Iterable[Lease]
+        self,
+        wanted: Sequence[str],
+        leases: Iterable[Lease],
+        drained: Collection[str] = (),
     ) -> tuple[str, ...]:
         """Create MIG instances for `wanted`; what was done, one phrase per step.
         Raises `Refused` and `ProviderError`.
@@ -284,7 +308,7 @@ class DeviceManager:
             return tuple(
                 d
                 for provider in self._guarded
-                for d in provider.make_room(wanted, _leased(leases))
+                for d in provider.make_room(wanted, _leased(leases), drained)
             )
         finally:
             self.forget()
