@@ -27,6 +27,7 @@ HOMES = {
     "cuda": {"providers/nvidia/checkpoint"},
     "dask": {"compute"},
     "distributed": {"compute"},
+    "jeepney": {"system/device_scopes"},
     "jupyter_client": {"kernel", "cli"},
     "jupyter_server": {"server"},
     "jupyterhub": {"hub"},

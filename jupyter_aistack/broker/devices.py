@@ -34,6 +34,7 @@ from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.providers.base import Provider
 from jupyter_aistack.system.pid_namespace import PidNamespace
 
+from .device_access import DeviceAccess
 from .guarded_provider import GuardedProvider
 from .host_sampler import HostSampler, OwnedDevices, Processes
 
@@ -56,6 +57,7 @@ class DeviceManager:
             cannot be read now.
 
     Attributes:
+        access: keeps processes to the device files of their leases; None for not.
         context_bytes: what a context takes on each device, where it was measured.
     """
 
@@ -85,6 +87,7 @@ class DeviceManager:
         self._found: Inventory | None = None
         self._found_at = 0.0
         self.context_bytes: dict[str, int] = {}
+        self.access: DeviceAccess | None = None
         self._sampler = HostSampler(
             self.inventory, self._by_owner, clock, self._namespace
         )
@@ -175,6 +178,7 @@ class DeviceManager:
                 {device.id: provider for device in self._seen[provider]}
             )
         problems.extend(each.problem for each in self._guarded if each.problem)
+        problems.extend(self.access.problems.values() if self.access else ())
         inventory = Inventory(
             host=self.host,
             devices=with_contexts(
@@ -245,13 +249,24 @@ class DeviceManager:
         self._prepared.pop(lease.id, None)
         for provider in self._owners_of(lease):
             provider.unprepare(lease)
+        if self.access is not None:
+            self.access.leave(lease)
 
     def enter(self, lease: Lease, pid: int) -> None:
         """Put what holds a prepared lease from outside around a process. Raises
         `ProviderError`: it is held less.
         """
+        if self.access is not None:
+            self.access.enter(lease, pid)
         for provider in self._owners_of(lease):
             provider.enter(lease, pid)
+
+    def files_of(self, lease: Lease) -> tuple[str, ...] | None:
+        """The device files of a lease; None where a provider does not know them."""
+        devices = {d.id: d for d in self.inventory().devices}
+        parts = [each.device_files(lease, devices) for each in self._owners_of(lease)]
+        files = [part for part in parts if part is not None]
+        return sum(files, ()) if len(files) == len(parts) else None
 
     def adjust(self, lease: Lease, pids: Collection[int]) -> LimitEffect:
         """Hold a lease in use to its limits of now. Raises `ProviderError`."""

@@ -68,6 +68,13 @@ class GuardedProvider(Provider):
 
         return self._checked("prepare", ask, is_shown=True)
 
+    def device_files(
+        self, lease: Lease, devices: Mapping[str, Device]
+    ) -> tuple[str, ...] | None:
+        return self._answered(
+            "device_files", lambda: self.inner.device_files(lease, devices), None
+        )
+
     def enter(self, lease: Lease, pid: int) -> None:
         self._checked("enter", lambda: self.inner.enter(lease, pid), is_shown=True)
 

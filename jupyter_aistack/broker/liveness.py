@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jupyter_aistack.core.model.process import Liveness
-from jupyter_aistack.core.model.request import Holder
+from jupyter_aistack.core.model.request import Holder, HolderKind
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.system.processes import is_local, liveness, started_at
 from jupyter_aistack.system.users import current_user
+
+SELF_HOLDING = (HolderKind.KERNEL, HolderKind.PROCESS)
+"""Holders that use a lease by themselves; a worker or a run is another process than
+the requester."""
 
 
 class HolderLiveness:
@@ -69,3 +73,14 @@ def is_here(holder: Holder) -> bool:
     none.
     """
     return holder.process is None or is_local(holder.process)
+
+
+def root_pid(holder: Holder) -> int | None:
+    """Root of the process tree that uses a lease; None while it is not known, and where
+    its number means another process here.
+    """
+    if not is_here(holder):
+        return None
+    if holder.root_pid:
+        return holder.root_pid
+    return holder.pid if holder.kind in SELF_HOLDING else None

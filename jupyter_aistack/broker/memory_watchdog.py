@@ -49,8 +49,7 @@ from jupyter_aistack.system.processes import (
     started_at,
 )
 
-from .liveness import is_here
-from .processes import root_pid
+from .liveness import is_here, root_pid
 
 GPU_SECONDS = 1.5
 """Between two looks at GPUs at least; a server's turn comes every 2 seconds."""

@@ -17,7 +17,7 @@ from jupyter_aistack.core.model.request import Holder, HolderKind, Request
 from jupyter_aistack.system.processes import tree
 
 from .host_state import HostState
-from .liveness import is_here
+from .liveness import root_pid
 
 REAP_SECONDS = 1.0
 """How long a kernel must have been seen dead before its renewed lease ends: one that
@@ -26,10 +26,6 @@ a cycle that happens to run in between."""
 LAPSE_SHARE = 1 / 3
 """For this share of the TTL a lease must have been seen unrenewed before it lapses: after
 a pause of the whole host, those who keep leases that only they can see need a moment."""
-
-SELF_HOLDING = (HolderKind.KERNEL, HolderKind.PROCESS)
-"""Holders that use a lease by themselves; a worker or a run is another process than
-the requester."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,17 +240,6 @@ def _is_late(item: Lease | Request, now: float) -> bool:
     if isinstance(item, Lease):
         return not item.is_renewed(now)
     return item.holder.pid is not None
-
-
-def root_pid(holder: Holder) -> int | None:
-    """Root of the process tree that uses a lease; None while it is not known, and where
-    its number means another process here.
-    """
-    if not is_here(holder):
-        return None
-    if holder.root_pid:
-        return holder.root_pid
-    return holder.pid if holder.kind in SELF_HOLDING else None
 
 
 def running_pid(holder: Holder) -> int | None:

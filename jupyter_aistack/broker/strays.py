@@ -40,7 +40,8 @@ from jupyter_aistack.system.processes import (
 from jupyter_aistack.system.users import groups_of, is_root, login_of
 
 from .host_state import HostState
-from .processes import HolderProcesses, processes_by_device, root_pid
+from .liveness import root_pid
+from .processes import HolderProcesses, processes_by_device
 from .stray_record import StrayKey, StrayRecord
 
 log = logging.getLogger("jupyter_aistack")

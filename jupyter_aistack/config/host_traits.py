@@ -4,6 +4,7 @@ the broker.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,19 @@ from jupyter_aistack.broker.setting_values import read_choice, read_setting, rea
 from jupyter_aistack.broker.stray_record import StrayRecord
 from jupyter_aistack.broker.strays import StrayOptions
 from jupyter_aistack.core.model.stray import StrayAction, StrayPolicy
+from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.system.broker_path import is_off
+from jupyter_aistack.system.device_scopes import DeviceScopes
 
 HOST_RULES = frozenset({"gpu_sharing", "stray_action", "stray_grace", "stray_exempt"})
 """Settings of this module that hold for all who share a ledger."""
+
+
+class DeviceAccessKind(StrEnum):
+    """What keeps a process off GPUs that it has not leased."""
+
+    ENVIRONMENT = "environment"
+    CGROUP = "cgroup"
 
 
 class HostTraits(LoggingConfigurable):
@@ -35,6 +45,13 @@ class HostTraits(LoggingConfigurable):
         Users of one GPU share its MPS server, whose clients are not protected from each other's faults;
         ``same-user`` keeps them apart. A lease that is suspended keeps its GPU for its user. MIG instances are GPUs
         of their own.""",
+    ).tag(config=True)
+
+    device_access = Unicode(
+        "environment",
+        help="""What keeps a process off GPUs that it has not leased: ``environment``, the variables it is given, which
+        it may change; ``cgroup``, a scope of systemd in which it can open the device files of its leases alone. For
+        the host broker as root, on a host that systemd runs; elsewhere it does not start.""",
     ).tag(config=True)
 
     broker_socket = Unicode(
@@ -75,6 +92,24 @@ class HostTraits(LoggingConfigurable):
             grace_seconds=read_setting("stray_grace", self.stray_grace, read_wait),
             exempt=frozenset(self.stray_exempt),
         )
+
+    def build_device_scopes(self) -> DeviceScopes | None:
+        """What holds processes to device files; None where their environment is to do.
+
+        Raises:
+            InvalidRequest: the setting makes no sense, or cannot be had here.
+        """
+        chosen = read_choice(DeviceAccessKind, "device_access", self.device_access)
+        if chosen is DeviceAccessKind.ENVIRONMENT:
+            return None
+        scopes = DeviceScopes()
+        refusal = scopes.refusal()
+        if refusal:
+            raise InvalidRequest(
+                f"device_access: 'cgroup' cannot be had here: {refusal}",
+                field="device_access",
+            )
+        return scopes
 
     def build_strays(self, file: Path) -> StrayOptions:
         """How a broker sees to strays.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Bool, Dict, Float, List, Unicode, Union
 
 from jupyter_aistack.broker.broker import Broker
+from jupyter_aistack.broker.device_access import DeviceAccess
 from jupyter_aistack.broker.role_settings import read_roles
 from jupyter_aistack.broker.setting_values import read_choice
 from jupyter_aistack.broker.settings import read_mig_create, read_policy, read_suspend
@@ -254,6 +255,7 @@ class AIStack(HostTraits, HistoryTraits):
         settings = {**self._broker_options(), **options}
         policy = self.build_policy()
         providers = self.build_providers()
+        scopes = self.build_device_scopes()
         # A service is built later, and must not be refused then.
         self.build_rates()
         self.build_roles(policy)
@@ -261,7 +263,12 @@ class AIStack(HostTraits, HistoryTraits):
         named = self._named_ledger_url
         ledger = opening.open_ledger(named) if named else opening.open_own_ledger()
         ledger.half_life_seconds = policy.half_life_seconds
-        return Broker(ledger, providers, policy=policy, **settings)
+        broker = Broker(ledger, providers, policy=policy, **settings)
+        if scopes is not None:
+            devices = broker.devices
+            leases = broker.host_state.leases
+            devices.access = DeviceAccess(scopes, leases, devices.files_of)
+        return broker
 
     def take_shared_rules(self) -> None:
         """On a ledger that others share, take the rules for all from configuration that

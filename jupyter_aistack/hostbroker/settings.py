@@ -45,6 +45,7 @@ class BrokerSettings(AIStack):
         self.build_rates()
         self.build_roles(self.build_policy())
         self.build_providers()
+        self.build_device_scopes()
         self.build_hub_accounts()
         if not self.cycle_seconds > 0:
             raise InvalidRequest(

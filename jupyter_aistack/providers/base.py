@@ -110,6 +110,17 @@ class Provider(ABC):
                 `prepare` reports how.
         """
 
+    def device_files(
+        self, lease: Lease, devices: Mapping[str, Device]
+    ) -> tuple[str, ...] | None:
+        """The device files that the processes of a lease must be able to open, and that
+        show no device but its own; None where these are not known.
+
+        Args:
+            devices: this host's devices, by id.
+        """
+        return None
+
     def adjust(
         self, lease: Lease, devices: Mapping[str, Device], pids: Collection[int]
     ) -> LimitEffect:

@@ -86,6 +86,12 @@ class CPUProvider(Provider):
         is_all = len(self._cores) in (0, os.cpu_count())
         return "" if is_all else f"cores {','.join(map(str, self._cores))}"
 
+    def device_files(
+        self, lease: Lease, devices: Mapping[str, Device]
+    ) -> tuple[str, ...]:
+        """Cores have none."""
+        return ()
+
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
         """The lease's cores, and as many threads in each library that starts its
         own.

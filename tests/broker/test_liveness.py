@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_aistack.broker.broker import Broker
-from jupyter_aistack.broker.liveness import HolderLiveness, is_here
-from jupyter_aistack.broker.processes import root_pid
+from jupyter_aistack.broker.liveness import HolderLiveness, is_here, root_pid
 from jupyter_aistack.core.model.host import HostIdentity
 from jupyter_aistack.core.model.lease import Lease, Outcome
 from jupyter_aistack.core.model.process import Liveness, ProcessIdentity

@@ -26,11 +26,13 @@ class BareProvider(Provider):
     Attributes:
         memory_bytes: what each of them has.
         processes: what runs on each of them.
+        files: whether their device files are known.
     """
 
     name = "bare"
     memory_bytes = 80 * GIB
     processes: tuple[ProcessUse, ...] = ()
+    files = False
 
     def __init__(self, *numbers: int) -> None:
         self.numbers = numbers or (0,)
@@ -62,6 +64,12 @@ class BareProvider(Provider):
 
     def unprepare(self, lease: Lease) -> None:
         self._answer("unprepare", None)
+
+    def device_files(
+        self, lease: Lease, devices: Mapping[str, Device]
+    ) -> tuple[str, ...] | None:
+        ids = sorted({slice_.device_id[-1] for slice_ in lease.slices})
+        return tuple(f"/dev/gpu{number}" for number in ids) if self.files else None
 
     def enter(self, lease: Lease, pid: int) -> None:
         self._answer("enter", None)

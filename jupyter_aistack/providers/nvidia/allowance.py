@@ -16,6 +16,13 @@ from jupyter_aistack.system.launcher import Launcher, launcher
 from .device_order import cuda_order
 from .nvml import NOT_ALLOWED, NVML
 
+CONTROL_FILES = (
+    "/dev/nvidiactl",
+    "/dev/nvidia-uvm",
+    "/dev/nvidia-uvm-tools",
+    "/dev/nvidia-modeset",
+)
+"""The driver's own device files, which show no GPU by themselves."""
 MAJOR = 195
 """The major number of NVIDIA's device files, ``/dev/nvidia0`` and on."""
 VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -102,7 +109,7 @@ class GPUAllowance:
         """
         if device.id in self._opened:
             return True
-        minor = self._minor(device)
+        minor = self.minor(device)
         if minor is None:
             return None
         may = self._files.may_open(f"nvidia{minor}", MAJOR, minor)
@@ -111,7 +118,7 @@ class GPUAllowance:
         is_missing = may is None and self._files.has("nvidia[0-9]*")
         return False if is_missing else may  # others have files: it was not given
 
-    def _minor(self, device: Device) -> int | None:
+    def minor(self, device: Device) -> int | None:
         """The number of a GPU's file, which stays the same; None while it is unknown."""
         if device.id.startswith(_NAMELESS):
             return None

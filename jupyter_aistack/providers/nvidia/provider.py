@@ -12,6 +12,7 @@ from jupyter_aistack.core.model.device import (
     Device,
     Enforcement,
     Fault,
+    SliceKind,
 )
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.lease import Lease
@@ -21,7 +22,7 @@ from jupyter_aistack.exceptions import DriverNotFound, ProviderError
 from jupyter_aistack.providers.base import Provider, ProviderOptions
 from jupyter_aistack.system.users import is_root
 
-from .allowance import GPUAllowance
+from .allowance import CONTROL_FILES, GPUAllowance
 from .discovery import GPUDiscovery
 from .enforcement import SERVER, ShareEnforcer
 from .memory_caps import for_suspension
@@ -155,6 +156,20 @@ class GPUProvider(Provider):
         """Take the lease's namespace, daemon and control group away."""
         ids = [slice_.device_id for slice_ in gpu_slices(lease)]
         self._sharing.release(lease, [(i, self._index(i)) for i in ids])
+
+    def device_files(
+        self, lease: Lease, devices: Mapping[str, Device]
+    ) -> tuple[str, ...] | None:
+        """Those of its GPUs and of the driver; not known of MIG instances, whose files
+        are those of all instances of a GPU.
+        """
+        own = [each for each in lease.slices if each.kind is not SliceKind.CPU]
+        gpus = [devices.get(each.device_id) for each in own]
+        minors = [None if gpu is None else self._allowance.minor(gpu) for gpu in gpus]
+        is_cut = any(each.kind is SliceKind.MIG for each in own)
+        if is_cut or None in minors:
+            return None
+        return (*(f"/dev/nvidia{minor}" for minor in minors), *CONTROL_FILES)
 
     def enter(self, lease: Lease, pid: int) -> None:
         """Move a process into the lease's control group, where the lease has a group."""

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from jupyter_aistack.broker.processes import root_pid
+from jupyter_aistack.broker.liveness import root_pid
 from jupyter_aistack.core.model.device_state import DeviceState, SuspendMethod
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import SuspendPolicy

@@ -148,7 +148,7 @@ class KernelActivityWatcher:
 
 def _cpu_seconds(lease: Lease) -> float | None:
     """CPU time of the kernel's own process; those below it may work on without it."""
-    from jupyter_aistack.broker.processes import root_pid
+    from jupyter_aistack.broker.liveness import root_pid
     from jupyter_aistack.system.processes import cpu_seconds
 
     root = root_pid(lease.holder)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jupyter_aistack.broker.processes import root_pid
+from jupyter_aistack.broker.liveness import root_pid
 from jupyter_aistack.core.accounting.measurement import usage_of
 from jupyter_aistack.core.model.device import Device, DeviceKind, SliceKind
 from jupyter_aistack.core.model.lease import Lease

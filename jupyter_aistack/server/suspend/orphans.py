@@ -8,7 +8,7 @@ import os
 import socket
 from pathlib import Path
 
-from jupyter_aistack.broker.processes import root_pid
+from jupyter_aistack.broker.liveness import root_pid
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.system.processes import is_alive
 

@@ -253,3 +253,25 @@ def test_where_none_may_be_opened_each_says_so(
     )
     assert len(problems) == 2
     assert all("may not be used by this user" in problem for problem in problems)
+
+
+def test_the_files_of_a_lease_are_its_gpus_and_the_drivers_own(fake_nvml) -> None:
+    child = fake_nvml.python(FOUR, SETUP)
+    child.run(
+        "from dataclasses import replace\n"
+        "from jupyter_aistack.core.model.device import SliceKind\n"
+        "from jupyter_aistack.core.model.plan import Grant, grant_to_lease\n"
+        "from tests.fakes.nvml.states import share\n"
+        "from tests.fakes.world import ask\n"
+        "devices = {d.id: d for d in provider.discover('box')}\n"
+        "slices = tuple(share('1/4', devices[i]) for i in ('GPU-b1', 'GPU-d3'))\n"
+        "grant = Grant(request=ask('r'), slices=slices, expires_at=1.0)\n"
+        "lease = grant_to_lease(grant, 'l-1', 1, 0.0)\n"
+        "cut = replace(slices[0], kind=SliceKind.MIG)\n"
+        "of_instance = replace(lease, slices=(cut,))\n"
+    )
+    files = child("provider.device_files(lease, devices)")
+    assert files[:2] == ("/dev/nvidia1", "/dev/nvidia3")
+    assert "/dev/nvidiactl" in files
+    assert not {"/dev/nvidia0", "/dev/nvidia2"} & set(files)
+    assert child("provider.device_files(of_instance, devices)") is None
