@@ -31,16 +31,17 @@ class ManualClock:
 
 
 def simulated_broker(table: str = "1xH100-80GB", **options: Any) -> Broker:
-    """A broker on simulated devices and a ledger in memory; `options` go to
-    :class:`Broker`.
+    """A broker on simulated devices, by default with a ledger in memory; `options` go
+    to :class:`Broker`.
     """
     from jupyter_aistack.providers.simulated import SimulatedProvider
 
+    options.setdefault("ledger", MemoryLedger())
     options.setdefault("clock", ManualClock())
     options.setdefault("host", "testbox")
     options.setdefault("is_alive", lambda pid, since: True)
     options.setdefault("capability", CAN_SUSPEND)
-    return Broker(MemoryLedger(), [SimulatedProvider(table)], **options)
+    return Broker(providers=[SimulatedProvider(table)], **options)
 
 
 def holder(name: str = "kernel-1", **fields: Any) -> Holder:

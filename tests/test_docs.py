@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_aistack.cli import _parser
-from jupyter_aistack.config import AIStack
+from jupyter_aistack.hostbroker.settings import BrokerSettings
 from jupyter_aistack.notebook.magics.arguments import gpu_parser
 from tests.paths import ROOT
 
@@ -42,7 +42,7 @@ def test_settings_exist(document: Path) -> None:
     named = set(re.findall(r"\bAIStack\.([a-z_]+)", text)) | set(
         re.findall(r"setting `([a-z_]+)`", text)
     )
-    assert named <= set(AIStack.class_trait_names(config=True))
+    assert named <= set(BrokerSettings.class_trait_names(config=True))
 
 
 @each

@@ -64,6 +64,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     },
     "broker/api/test_service_admins.py": {
         "broker.api.admin_verbs",
+        "broker.api.device_verbs",
         "core.wire.visibility",
     },
     "core/enforcement/test_strays.py": {"core.model.stray"},
@@ -101,6 +102,7 @@ DRIVEN_BY: dict[str, set[str]] = {
     "cli/test_cli.py": {
         "cli.__main__",
         "cli.connection",
+        "cli.devices",
         "cli.leases",
         "cli.output",
         "cli.queues",
@@ -155,6 +157,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.scheduling.spec_words",
         "core.scheduling.start_times",
     },
+    "core/placement/test_placement_drained.py": {"core.scheduling.reasons"},
     "core/scheduling/test_queue_pass.py": {
         "core.scheduling.freeing",
         "core.scheduling.grants",

@@ -19,6 +19,7 @@ from jupyter_aistack.system.pid_namespace import PidNamespace
 
 from .cycle import SchedulingCycle
 from .devices import DeviceManager
+from .drains import Drains
 from .history import HistoryOptions
 from .host_state import HostState
 from .leases import Leases
@@ -116,6 +117,7 @@ class Broker:
             state, self.processes, self.suspend_support, withdrawals
         )
         self._settle = withdrawals.settle
+        self.drains = Drains(state, cycle)
         self._delegate(cycle, withdrawals, show_names)
 
     def _delegate(

@@ -244,7 +244,7 @@ class SchedulingCycle:
         state = self._host_state.state_after(changes, now)
         verdicts = self._processes.verdicts(state.leases, state.requests, now)
         return Snapshot(
-            inventory=inventory,
+            inventory=inventory.with_drains(state.drains, now),
             leases=state.leases,
             requests=state.requests,
             policy=self._host_state.policy,

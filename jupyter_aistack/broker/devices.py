@@ -275,13 +275,19 @@ class DeviceManager:
         owners = self._owners_of(lease)
         return weakest([each.adjust(lease, devices, pids) for each in owners])
 
-    def plan_room(self, wanted: Sequence[str], leases: Iterable[Lease]) -> MIGPlan:
+    def plan_room(
+        self,
+        wanted: Sequence[str],
+        leases: Iterable[Lease],
+        drained: Collection[str] = (),
+    ) -> MIGPlan:
         """Which MIG instances would be created for `wanted`, and why not for some.
         Raises `ProviderError`.
         """
         self.inventory()
         plans = [
-            provider.plan_room(wanted, _leased(leases)) for provider in self._guarded
+            provider.plan_room(wanted, _leased(leases), drained)
+            for provider in self._guarded
         ]
         nobody = MIGPlan(
             refused=tuple((profile, "no device here can be cut") for profile in wanted)
@@ -289,7 +295,10 @@ class DeviceManager:
         return next((plan for plan in plans if plan is not None), nobody)
 
     def make_room(
-        self, wanted: Sequence[str], leases: Iterable[Lease]
+        self,
+        wanted: Sequence[str],
+        leases: Iterable[Lease],
+        drained: Collection[str] = (),
     ) -> tuple[str, ...]:
         """Create MIG instances for `wanted`; what was done, one phrase per step.
         Raises `Refused` and `ProviderError`.
@@ -299,7 +308,7 @@ class DeviceManager:
             return tuple(
                 d
                 for provider in self._guarded
-                for d in provider.make_room(wanted, _leased(leases))
+                for d in provider.make_room(wanted, _leased(leases), drained)
             )
         finally:
             self.forget()

@@ -93,18 +93,24 @@ class GuardedProvider(Provider):
         self._checked("terminate", ask, is_shown=True)
 
     def plan_room(
-        self, wanted: Sequence[str], leased: Mapping[str, str]
+        self,
+        wanted: Sequence[str],
+        leased: Mapping[str, str],
+        drained: Collection[str] = (),
     ) -> MIGPlan | None:
         def ask() -> MIGPlan | None:
-            return self.inner.plan_room(wanted, leased)
+            return self.inner.plan_room(wanted, leased, drained)
 
         return self._checked("plan_room", ask, is_shown=True)
 
     def make_room(
-        self, wanted: Sequence[str], leased: Mapping[str, str]
+        self,
+        wanted: Sequence[str],
+        leased: Mapping[str, str],
+        drained: Collection[str] = (),
     ) -> tuple[str, ...]:
         def ask() -> tuple[str, ...]:
-            return _all_of(str, self.inner.make_room(wanted, leased))
+            return _all_of(str, self.inner.make_room(wanted, leased, drained))
 
         return self._checked("make_room", ask, is_shown=True)
 

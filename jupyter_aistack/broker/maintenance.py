@@ -14,6 +14,7 @@ from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.ledger.actor import acting_by_itself
 
 from .cycle import SchedulingCycle
+from .drains import Drains
 from .fault_monitor import FaultMonitor
 from .host_state import HostState
 from .leases import Leases
@@ -82,6 +83,7 @@ class Maintenance:
             folds_cells=not host_state.history.archiver.is_on,
         )
         self.mig = MIGReconfigurer(devices, now)
+        self._drains = Drains(host_state, cycle)
         self._faults = FaultMonitor(devices, ledger, now, show_names=show_names)
         self._host_state = host_state
         self._cycle = cycle
@@ -110,6 +112,7 @@ class Maintenance:
         # After the memory, whose look tells which processes outside a lease's tree are
         # its own.
         self._strays.check()
+        self._drains.end_over()
 
         events = self._cycle.run()
         self._host_state.report()

@@ -47,18 +47,20 @@ class MIGReconfigurer:
         `ProviderError`.
         """
         wanted = tuple(profiles) or missing_profiles(snapshot, self._clock())
-        return (
-            self._devices.plan_room(wanted, _live(snapshot.leases))
-            if wanted
-            else MIGPlan()
-        )
+        if not wanted:
+            return MIGPlan()
+        live = _live(snapshot.leases)
+        return self._devices.plan_room(wanted, live, _drained(snapshot))
 
     def make(self, snapshot: Snapshot, profiles: Sequence[str] = ()) -> tuple[str, ...]:
         """Create the instances; what was done, one phrase per step. Raises `Refused`
         and `ProviderError`.
         """
         wanted = tuple(profiles) or missing_profiles(snapshot, self._clock())
-        return self._devices.make_room(wanted, _live(snapshot.leases)) if wanted else ()
+        if not wanted:
+            return ()
+        live = _live(snapshot.leases)
+        return self._devices.make_room(wanted, live, _drained(snapshot))
 
     def serve(self, snapshot: Callable[[], Snapshot]) -> bool:
         """Create what those who wait lack, where that is allowed; whether anything
@@ -76,6 +78,12 @@ class MIGReconfigurer:
                 "no MIG instance was created for those who wait: %s", error.message
             )
             return bool(error.facts.get("done"))
+
+
+def _drained(snapshot: Snapshot) -> frozenset[str]:
+    """The devices on which nothing new is granted: they are not cut for it either."""
+    devices = snapshot.inventory.devices
+    return frozenset(device.id for device in devices if device.drain is not None)
 
 
 def _live(leases: Iterable[Lease]) -> list[Lease]:

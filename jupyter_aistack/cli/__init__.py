@@ -17,7 +17,7 @@ from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.exceptions import AIStackError, PermissionDenied
 from jupyter_aistack.system.standard_streams import tell
 
-from . import accounting, audit, broker, host, leases, mig, queues, status
+from . import accounting, audit, broker, devices, host, leases, mig, queues, status
 from .process import EXIT_ERROR, EXIT_REFUSED, run_to_exit_code
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _add_host(verbs)
     _add_leases(verbs)
     _add_queues(verbs)
+    _add_devices(verbs)
     _add_mig(verbs)
     broker.add_commands(verbs)
     audit.add_commands(lambda *command: _add(verbs, *command))
@@ -150,11 +151,14 @@ def _add_queues(verbs: Verbs) -> None:
         verbs,
         "reserve",
         queues.reserve,
-        "Reserve slices for the members of a queue; for admins only.",
+        "Reserve slices for the members of a queue; for its managers and admins.",
     )
     _add_reserve_options(reserve)
     unreserve = _add(
-        verbs, "unreserve", queues.unreserve, "Cancel a reservation; for admins only."
+        verbs,
+        "unreserve",
+        queues.unreserve,
+        "Cancel a reservation; for managers and admins.",
     )
     unreserve.add_argument(
         "reservation", metavar="ID", help="its id, as reservations shows it"
@@ -245,6 +249,41 @@ def _add_reserve_options(reserve: argparse.ArgumentParser) -> None:
     reserve.add_argument(
         "--weekly", action="store_true", help="again every week at that time"
     )
+
+
+def _add_devices(verbs: Verbs) -> None:
+    drain = _add(
+        verbs,
+        "drain",
+        devices.drain,
+        "Grant nothing new on a device, until a time or until undrain; for operators.",
+    )
+    drain.add_argument(
+        "--until", metavar="WHEN", help='local time: "2026-11-24 10:00" (undrain)'
+    )
+    drain.add_argument(
+        "--for", dest="duration", metavar="TIME", help="how long, e.g. 2h (undrain)"
+    )
+    quarantine = _add(
+        verbs,
+        "quarantine",
+        devices.quarantine,
+        "Grant nothing new on a device that is not trusted, until undrain; for"
+        " operators.",
+    )
+    undrain = _add(
+        verbs, "undrain", devices.undrain, "Grant a device again; for operators."
+    )
+    for verb in (drain, quarantine, undrain):
+        verb.add_argument(
+            "device",
+            metavar="DEVICE",
+            help="the number of a GPU, its id or the beginning of that, or cpu",
+        )
+    for verb in (drain, quarantine):
+        verb.add_argument(
+            "--reason", default="", metavar="TEXT", help="why, for those who wait"
+        )
 
 
 def _add_mig(verbs: Verbs) -> None:

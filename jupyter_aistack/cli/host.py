@@ -10,6 +10,7 @@ from jupyter_aistack._version import __version__
 from jupyter_aistack.client.text import (
     aligned,
     bytes_text,
+    drain_text,
     health_text,
     lease_remarks,
     percent_text,
@@ -68,6 +69,8 @@ def _device_lines(device: JSON) -> Iterator[str]:
         yield f"  {what}: {by}"
     for levels, why in _not_reached(device["why_not"]):
         yield f"  not {levels}: {why}"
+    if device.get("drain") is not None:
+        yield f"  {drain_text(device)}; nothing new is granted on it"
     now = time.time()
     for condition in device["conditions"]:
         yield f"  health: {health_text(condition, now)}"

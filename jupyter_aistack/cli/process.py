@@ -17,6 +17,8 @@ from jupyter_aistack.system.standard_streams import (
     tell,
 )
 
+EXIT_REFUSED = 1
+"""For what is not its user's to do."""
 EXIT_ERROR = 2
 EXIT_REFUSED = 1
 SIGNALLED = 128

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jupyter_aistack.core.model.condition import ConditionKind, Severity
+from jupyter_aistack.core.model.drain import DrainKind
 from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.stray import Exemption
 from jupyter_aistack.core.model.units import (
@@ -49,12 +51,29 @@ def health_text(condition: Mapping[str, Any], now: float) -> str:
 
 
 def warnings_text(device: Mapping[str, Any]) -> str:
-    """What people should know of the health of a device that can be used, in one line;
-    empty for nothing.
+    """What people should know of a device that works: that nothing new is granted on
+    it, and of its health; in one line, empty for nothing.
     """
     warning = Severity.WARNING.value
     conditions = [each for each in device["conditions"] if each["severity"] == warning]
-    return "; ".join(str(condition["message"]) for condition in conditions)
+    texts = [drain_text(device), *(str(each["message"]) for each in conditions)]
+    return "; ".join(filter(None, texts))
+
+
+def drain_text(device: Mapping[str, Any]) -> str:
+    """That nothing new is granted on a device as on the wire, by hand; empty where it
+    may be granted.
+    """
+    drain = device.get("drain")
+    if drain is None:
+        return ""
+    text = "in quarantine" if drain["kind"] == DrainKind.QUARANTINE else "drained"
+    if drain["until"] is not None:
+        local = time.localtime(drain["until"])
+        text = f"{text} until {time.strftime('%a %Y-%m-%d %H:%M', local)}"
+    if drain["created_by"]:
+        text = f"{text} by {drain['created_by']}"
+    return f"{text}: {drain['reason']}" if drain["reason"] else text
 
 
 def own_stray_lines(host: Mapping[str, Any], now: float) -> list[str]:

@@ -217,7 +217,7 @@ def _device_rows(
     devices: Iterable[JSON], usage: Mapping[str, JSON], rights: Rights
 ) -> Iterator[DeviceRow]:
     for device in devices:
-        remarks = (device["problem"], _drain_text(device), warnings_text(device))
+        remarks = (device["problem"], warnings_text(device))
         yield DeviceRow(
             id=device["id"],
             name=device_name(device),
@@ -228,27 +228,6 @@ def _device_rows(
             is_drained=device.get("drain") is not None,
             may_drain=rights.is_over_all,
         )
-
-
-def _drain_text(device: JSON) -> str:
-    """Why a device that was drained grants nothing, and until when; empty for others."""
-    drain = device.get("drain")
-    if drain is None:
-        return ""
-    is_drain = drain["kind"] == "drain"
-    until = drain["until"]
-    parts = (
-        "drained" if is_drain else "in quarantine",
-        "" if until is None else f"until {moment(until)}",
-        f"by {drain['created_by']}" if drain["created_by"] else "",
-    )
-    reason = f": {drain['reason']}" if drain["reason"] else ""
-    return " ".join(filter(None, parts)) + reason
-
-
-def moment(at: float) -> str:
-    """A moment for people, in UTC: whoever looks may be elsewhere."""
-    return datetime.fromtimestamp(at, UTC).strftime("%a %d %b %H:%M UTC")
 
 
 def _use_text(use: JSON | None) -> str:

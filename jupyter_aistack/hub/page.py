@@ -42,7 +42,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 10
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .6rem; text-align: left; vertical-align: top; }
 thead th { background: var(--head); font-weight: 600; white-space: nowrap; }
 tbody th { font-weight: 600; }
-td.number { text-align: right; }
+td.number { text-align: right; white-space: nowrap; }
 .badge { border: 1px dashed var(--line); border-radius: 8px; font-size: .8rem; padding: 0 .4rem; }
 .soft, .empty { color: var(--soft); }
 .problem { border-left: 3px solid var(--bad); margin: .75rem 0; padding: .25rem .75rem; }

@@ -1,20 +1,18 @@
 """A choice of slices on the page where users of a hub start their servers, with what
-fits now.
+fits now. In ``jupyterhub_config.py``::
 
-``jupyterhub_config.py`` takes the functions of this module as they are::
+    from jupyter_aistack.hub.spawn_options import SpawnOptions
 
-    from jupyter_aistack.hub import spawn_options
-
-    c.Spawner.options_form = spawn_options.options_form
-    c.Spawner.options_from_form = spawn_options.options_from_form
-    c.Spawner.apply_user_options = spawn_options.apply_user_options
+    options = SpawnOptions()
+    c.Spawner.options_form = options.form
+    c.Spawner.options_from_form = options.from_form
+    c.Spawner.apply_user_options = options.apply
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -106,45 +104,86 @@ def _grants(device: JSON) -> bool:
     return is_whole and not device["problem"] and not is_drained
 
 
-def read_offers(path: str = "", token: str = "") -> list[Offer]:
-    """What may be chosen now; where the broker does not answer, the same slices without
-    what is free.
+class SpawnOptions:
+    """What the hub calls when a server is to be started.
 
     Args:
-        path: the broker's socket; empty for that of this host.
-        token: proves a user or service of the hub, where the broker asks for that.
+        broker: the path of the broker's socket; empty for that of this host.
+        token: of a service of the hub, where the hub's own account is one of
+            ``AIStack.hub_accounts``.
+        slices: what is offered, beside no slice at all.
+
+    Raises:
+        InvalidRequest: `slices` names what is no share of a GPU.
     """
+
+    def __init__(
+        self, broker: str = "", token: str = "", slices: Sequence[str] = SLICES
+    ) -> None:
+        self._broker = broker
+        self._token = token
+        self._slices = tuple(_share(spec) for spec in slices)
+
+    async def form(self, spawner: Any) -> str:
+        """The choice as HTML (``Spawner.options_form``), asked anew for each page."""
+        chosen = str((spawner.user_options or {}).get(OPTION, ""))
+        return form_html(await asyncio.to_thread(self.offers), chosen)
+
+    def from_form(self, form: Mapping[str, Sequence[str]]) -> JSON:
+        """What a user has chosen, as the hub keeps it (``options_from_form``)."""
+        values = form.get(FIELD) or [""]
+        return {OPTION: values[0]}
+
+    def apply(self, spawner: Any, options: Mapping[str, Any]) -> None:
+        """Start a server whose kernels ask for what was chosen, if they are of a
+        kernelspec of ours that names no slice itself (``apply_user_options``).
+
+        Raises:
+            HTTPError: it is no slice.
+        """
+        spec = options.get(OPTION, "")
+        arguments = [each for each in spawner.args if not each.startswith(SETTING)]
+        if spec:
+            arguments.append(f"{SETTING}{_checked(spec)}")
+        spawner.args = arguments
+
+    def offers(self) -> list[Offer]:
+        """What may be chosen now; where the broker does not answer, the same slices
+        without what is free.
+        """
+        try:
+            return self._ask()
+        except AIStackError as error:
+            log.warning("the spawn page cannot tell what is free: %s", error.message)
+            return [Offer(spec=spec) for spec in self._slices]
+
+    def _ask(self) -> list[Offer]:
+        broker = BrokerSocket(
+            self._broker or broker_path() or DEFAULT_PATH,
+            client=f"jupyter_aistack.hub {__version__}",
+            token=self._token,
+        )
+        try:
+            host = broker.call("host", {}, seconds=ASK_SECONDS)
+            queue = broker.call("queue", {}, seconds=ASK_SECONDS)
+        finally:
+            broker.close()
+        return offers_of(host, queue["queue"], self._slices)
+
+
+def _share(spec: str) -> str:
+    """A share of a GPU, by which it is told what fits."""
+    share = parse_spec(spec)
     try:
-        return _ask_for_offers(path or broker_path() or DEFAULT_PATH, token)
-    except AIStackError as error:
-        log.warning("the spawn page cannot tell what is free: %s", error.message)
-        return [Offer(spec=spec) for spec in SLICES]
-
-
-def _ask_for_offers(path: str, token: str) -> list[Offer]:
-    broker = BrokerSocket(
-        path, client=f"jupyter_aistack.hub {__version__}", token=token
-    )
-    try:
-        host = broker.call("host", {}, seconds=ASK_SECONDS)
-        queue = broker.call("queue", {}, seconds=ASK_SECONDS)
-    finally:
-        broker.close()
-    return offers_of(host, queue["queue"])
-
-
-async def _offers() -> list[Offer]:
-    token = os.environ.get("AISTACK_HUB_TOKEN", "")
-    return await asyncio.to_thread(read_offers, "", token)
-
-
-# -- what the hub calls ----------------------------------------------------------------
-
-
-async def options_form(spawner: Any) -> str:
-    """The choice as HTML, asked anew whenever the page is opened."""
-    chosen = str(spawner.user_options.get(OPTION, ""))
-    return form_html(await _offers(), chosen)
+        is_share = 0 < Fraction(share.text) <= 1
+    except ValueError:
+        is_share = False
+    if not is_share:
+        raise InvalidRequest(
+            f"slices: expected shares of a GPU up to 1, such as 1/4, got {spec!r}",
+            field="slices",
+        )
+    return share.text
 
 
 def form_html(offers: Iterable[Offer], chosen: str = "") -> str:
@@ -170,26 +209,6 @@ def _radio(value: str, title: str, remark: str, *, is_chosen: bool) -> str:
         f'<div class="radio"><label><input type="radio" name="{FIELD}" '
         f'value="{escape(value)}"{checked}> {escape(title)}{small}</label></div>'
     )
-
-
-def options_from_form(form: Mapping[str, Sequence[str]]) -> JSON:
-    """What a user has chosen, as the hub keeps it."""
-    values = form.get(FIELD) or [""]
-    return {OPTION: values[0]}
-
-
-def apply_user_options(spawner: Any, options: Mapping[str, Any]) -> None:
-    """Start a server whose kernels ask for what was chosen, if they are of a kernelspec
-    of ours that names no slice itself.
-
-    Raises:
-        HTTPError: it is no slice.
-    """
-    spec = options.get(OPTION, "")
-    arguments = [each for each in spawner.args if not each.startswith(SETTING)]
-    if spec:
-        arguments.append(f"{SETTING}{_checked(spec)}")
-    spawner.args = arguments
 
 
 def _checked(spec: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from jupyter_aistack.core.model.events import EventKind
@@ -24,10 +24,12 @@ class HostTransactions(Transactions):
     def register_host(self, host: HostIdentity, now: float) -> tuple[str, ...]:
         with self._reading() as rows:
             known = rows.hosts()
+        before = tuple(other.id for other in known if host.may_follow(other))
         if host not in known:
             with self._changing(now) as rows:
                 _keep(rows, host, now)
-        return tuple(other.id for other in known if host.may_follow(other))
+                _copy_drains(rows, before, host.id)
+        return before
 
     def succeed_host(self, before: str, host: HostIdentity, now: float) -> None:
         with self._changing(now) as rows:
@@ -46,6 +48,8 @@ class HostTransactions(Transactions):
             # What is still wrong with a device its driver tells anew.
             for fault in rows.device_faults(before):
                 rows.remove_device_faults(before, fault.device_id)
+            kept = (drain for drain in rows.drains() if drain.host != before)
+            rows.keep_drains(tuple(kept))
             rows.remove_host(before)
             rows.remove_host_reports(before)
             rows.version += 1
@@ -102,6 +106,22 @@ def _adopt(rows: Rows, host: HostIdentity, now: float) -> None:
 
 def _of_host(holder: Holder, host: HostIdentity) -> Holder:
     return replace(holder, host=host.id, host_name=host.name)
+
+
+def _copy_drains(rows: Rows, before: Collection[str], after: str) -> None:
+    """What was taken out of placement before a machine was started again stays so, from
+    its first moment on. What is of no vendor is called by its host.
+    """
+    drains = rows.drains()
+    known = {drain.device_id for drain in drains if drain.host == after}
+    copies = []
+    for drain in drains:
+        device_id = drain.device_id.replace(drain.host, after)
+        if drain.host in before and device_id not in known:
+            copies.append(replace(drain, host=after, device_id=device_id))
+    if copies:
+        rows.keep_drains((*drains, *copies))
+        rows.version += 1
 
 
 def _move_reservations(rows: Rows, before: str, after: str, now: float) -> None:

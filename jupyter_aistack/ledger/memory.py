@@ -23,6 +23,7 @@ from jupyter_aistack.core.accounting.charges import (
 from jupyter_aistack.core.audit.chain import Link, Row
 from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKey, RecordKind
 from jupyter_aistack.core.model.device_health import DeviceFault
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
@@ -81,6 +82,7 @@ class _MemoryRows:
         self._hosts: dict[tuple[str, str], HostIdentity] = {}
         self._host_reports: dict[tuple[str, str], HostReport] = {}
         self._device_faults: list[DeviceFault] = []
+        self._drains: tuple[Drain, ...] = ()
         self._ids_of_key: dict[str, list[str]] = {}
         self._accounts: dict[tuple[str, str], Account] = {}
         self._reservations: dict[str, Reservation] = {}
@@ -167,6 +169,12 @@ class _MemoryRows:
     def remove_host(self, host_id: str) -> None:
         kept = self._hosts.items()
         self._hosts = {key: host for key, host in kept if host.id != host_id}
+
+    def drains(self) -> tuple[Drain, ...]:
+        return self._drains
+
+    def keep_drains(self, drains: tuple[Drain, ...]) -> None:
+        self._drains = drains
 
     def host_reports(self) -> list[HostReport]:
         return list(self._host_reports.values())

@@ -17,6 +17,7 @@ from jupyter_aistack.core.audit.changes import lease_changes, request_changes
 from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKey, RecordKind
 from jupyter_aistack.core.model.condition import ConditionUpdate
 from jupyter_aistack.core.model.device_health import DeviceFault
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.host import HostIdentity, HostReport
 from jupyter_aistack.core.model.lease import Lease
@@ -111,6 +112,12 @@ class Rows(Protocol):
         """Write a fault down that is not there yet."""
 
     def remove_device_faults(self, host: str, device_id: str) -> None: ...
+
+    def drains(self) -> tuple[Drain, ...]:
+        """The drains of all hosts; read with the counters."""
+
+    def keep_drains(self, drains: tuple[Drain, ...]) -> None:
+        """Write them all down."""
 
     def accounts(self) -> list[Account]: ...
 

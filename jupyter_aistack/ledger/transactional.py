@@ -21,6 +21,7 @@ from jupyter_aistack.core.scheduling.lease_ends import after_pause
 
 from .apply_plan import keep_residence, touch
 from .device_transactions import DeviceTransactions
+from .drain_transactions import DrainTransactions
 from .history_transactions import HistoryTransactions
 from .host_transactions import HostTransactions
 from .lease_steps import advance_lease, step_lease
@@ -49,6 +50,7 @@ class TransactionalLedger(
     PlanTransactions,
     HostTransactions,
     DeviceTransactions,
+    DrainTransactions,
     UsageTransactions,
     ReservationTransactions,
     HistoryTransactions,
@@ -71,6 +73,7 @@ class TransactionalLedger(
                 requests=tuple(requests),
                 accounts=tuple(accounts),
                 reservations=tuple(reservations),
+                drains=tuple(drain for drain in rows.drains() if drain.host == host),
                 elsewhere=tuple(itertools.chain.from_iterable(live.values())),
                 queued_elsewhere=queued_elsewhere,
             )

@@ -222,13 +222,18 @@ class Provider(ABC):
         return None
 
     def plan_room(
-        self, wanted: Sequence[str], leased: Mapping[str, str]
+        self,
+        wanted: Sequence[str],
+        leased: Mapping[str, str],
+        drained: Collection[str] = (),
     ) -> MIGPlan | None:
         """What `make_room` would do; None where devices of this kind are never cut.
 
         Args:
             wanted: MIG profiles, one instance of each, first served first.
             leased: lease id by the UUID of each slice that is leased.
+            drained: ids of the devices that are left as they are: nothing new is
+                granted on them.
 
         Raises:
             ProviderError: it cannot be found out.
@@ -236,7 +241,10 @@ class Provider(ABC):
         return None
 
     def make_room(
-        self, wanted: Sequence[str], leased: Mapping[str, str]
+        self,
+        wanted: Sequence[str],
+        leased: Mapping[str, str],
+        drained: Collection[str] = (),
     ) -> tuple[str, ...]:
         """Cut devices anew for `wanted`; called at the end of a cycle for those it
         could not serve, or by an admin.

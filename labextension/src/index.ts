@@ -5,6 +5,7 @@ import {
 } from '@jupyterlab/application';
 import {
   ICommandPalette,
+  InputDialog,
   ISessionContextDialogs,
   Notification,
   SessionContextDialogs,
@@ -158,6 +159,10 @@ const commands: JupyterFrontEndPlugin<void> = {
       confirm: async (title, body) => {
         const result = await showDialog({ title, body });
         return result.button.accept;
+      },
+      ask: async (title, label) => {
+        const result = await InputDialog.getText({ title, label });
+        return result.button.accept ? (result.value ?? '') : null;
       },
       kernelIds: kernelIdsOf(app),
       leaseUnderMouse: () => leaseUnderMouse(app),

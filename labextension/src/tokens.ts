@@ -5,6 +5,7 @@ import type { ISignal } from '@lumino/signaling';
 import type { SuspendAction } from './text/suspendaction';
 import type {
   IUsageSummary,
+  IDevice,
   IHost,
   IHosts,
   ILease,
@@ -57,6 +58,10 @@ export interface ILeaseManager extends IDisposable {
   applySuspendAction(leaseId: string, action: SuspendAction): Promise<ILease>;
   /** Withdraws a waiting request. */
   cancel(requestId: string): Promise<IRequest>;
+  /** Has nothing new granted on a device; what is leased there goes on. */
+  drain(deviceId: string, reason: string): Promise<IDevice>;
+  /** Has a device granted again. */
+  undrain(deviceId: string): Promise<IDevice>;
   /** Fetches everything anew. */
   refresh(): Promise<void>;
   /** Connects afresh, without waiting for the next attempt. */

@@ -535,3 +535,22 @@ def test_a_lease_that_cannot_be_suspended_says_why(
         "this lease cannot be suspended: suspending is switched off on this host"
         in capsys.readouterr().err
     )
+
+
+def test_a_device_is_drained_and_shown_so(capsys: pytest.CaptureFixture[str]) -> None:
+    (device,) = clients.connect().host()["devices"][:1]
+    wish = [device["id"], "--reason", "a fan", "--for", "2h", "--json"]
+    assert main(["drain", *wish]) == 0
+    drain = last_json(capsys)["drain"]
+    assert isinstance(drain, dict)
+    assert drain["until"] - drain["since"] == pytest.approx(7200, abs=60)
+    for command in ("status", "doctor"):
+        main([command])
+        assert ": a fan" in capsys.readouterr().out
+    assert main(["quarantine", device["id"]]) == 0
+    assert "in quarantine" in capsys.readouterr().out
+    assert main(["undrain", device["id"]]) == 0
+    assert "may be granted again" in capsys.readouterr().out
+    both = ["--until", "2099-01-01 10:00", "--for", "2h"]
+    assert main(["drain", device["id"], *both]) == 2
+    assert "for: give either" in capsys.readouterr().err

@@ -108,10 +108,10 @@ class BareProvider(Provider):
     def simulated_state(self, lease: Lease) -> int | None:
         return self._answer("simulated_state", None)  # type: ignore[no-any-return]
 
-    def plan_room(self, wanted: Any, leased: Any) -> Any:
+    def plan_room(self, wanted: Any, leased: Any, drained: Any = ()) -> Any:
         return self._answer("plan_room", None)
 
-    def make_room(self, wanted: Any, leased: Any) -> Any:
+    def make_room(self, wanted: Any, leased: Any, drained: Any = ()) -> Any:
         return self._answer("make_room", ())
 
     def close(self) -> None:

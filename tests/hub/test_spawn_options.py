@@ -8,13 +8,13 @@ from tornado.web import HTTPError
 
 from jupyter_aistack.broker.api.caller import Caller
 from jupyter_aistack.broker.api.service import Service
+from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.hub.spawn_options import (
+    SLICES,
     Offer,
-    apply_user_options,
+    SpawnOptions,
     form_html,
     offers_of,
-    options_from_form,
-    read_offers,
 )
 from jupyter_aistack.testing import simulated_broker
 
@@ -28,7 +28,7 @@ def service() -> Service:
 
 def offers(service: Service) -> list[Offer]:
     queue = service.call("queue", {}, ANN)["queue"]
-    return offers_of(service.call("host", {}, ANN), queue)
+    return offers_of(service.call("host", {}, ANN), queue, SLICES)
 
 
 def test_what_fits_is_told_by_what_is_free_now(service: Service) -> None:
@@ -61,11 +61,15 @@ def test_sick_divided_and_drained_devices_do_not_count(service: Service) -> None
     ]
     for change in unusable:
         changed = {**host, "devices": [{**first, **change}, second]}
-        assert [offer.devices for offer in offers_of(changed, [])] == [1, 1, 1], change
+        assert [offer.devices for offer in offers_of(changed, [], SLICES)] == [
+            1,
+            1,
+            1,
+        ], change
 
 
 def test_without_a_broker_the_choice_is_there_and_says_so(tmp_path: Any) -> None:
-    unknown = read_offers(str(tmp_path / "none.sock"))
+    unknown = SpawnOptions(str(tmp_path / "none.sock")).offers()
     assert [offer.spec for offer in unknown] == ["1/4", "1/2", "1"]
     assert {offer.sentence for offer in unknown} == {
         "whether it is free cannot be told now"
@@ -82,11 +86,11 @@ def test_the_choice_is_html_that_holds_what_was_chosen_last() -> None:
 
 def test_a_choice_becomes_an_argument_of_the_server() -> None:
     spawner = SimpleNamespace(args=["--debug"])
-    options = options_from_form({"aistack_slice": ["1/4"]})
-    apply_user_options(spawner, options)
-    apply_user_options(spawner, {"slice": " 1/2 "})
+    options = SpawnOptions()
+    options.apply(spawner, options.from_form({"aistack_slice": ["1/4"]}))
+    options.apply(spawner, {"slice": " 1/2 "})
     assert spawner.args == ["--debug", "--SliceProvisioner.slice=1/2"]
-    apply_user_options(spawner, options_from_form({}))
+    options.apply(spawner, options.from_form({}))
     assert spawner.args == ["--debug"]
 
 
@@ -94,5 +98,11 @@ def test_a_choice_becomes_an_argument_of_the_server() -> None:
 def test_what_is_no_slice_starts_nothing(spec: object) -> None:
     spawner = SimpleNamespace(args=[])
     with pytest.raises(HTTPError, match="400"):
-        apply_user_options(spawner, {"slice": spec})
+        SpawnOptions().apply(spawner, {"slice": spec})
     assert spawner.args == []
+
+
+@pytest.mark.parametrize("spec", ["2", "20GiB", "1g.18gb", "cpu:2", "much", "0"])
+def test_only_shares_of_a_gpu_are_offered(spec: str) -> None:
+    with pytest.raises(InvalidRequest):
+        SpawnOptions(slices=[spec])

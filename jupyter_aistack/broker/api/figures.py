@@ -51,7 +51,7 @@ def figures_of(broker: Broker, visibility: Visibility) -> HostFigures:
     gone = broker.processes.gone(state.requests)
     return HostFigures(
         at=broker.clock(),
-        inventory=broker.inventory(),
+        inventory=broker.drains.inventory(),
         queues=broker.policy.queues,
         leases=tuple(visibility.redacted(lease) for lease in leases),
         requests=tuple(each for each in state.requests if each.id not in gone),

@@ -55,14 +55,16 @@ class HostVerbs(VerbGroup):
 
     def _host(self, payload: Payload, caller: Caller) -> JSON:
         broker = self._broker
-        inventory = broker.inventory()
+        inventory = broker.drains.inventory()
         leases = broker.current_leases()
         visibility = self._visibility(caller)
         policy_problems = problems(broker.policy, inventory)
+        standing = self._access.standing(caller)
         return host_to_dict(
             inventory,
             leases,
             broker.policy.queues,
+            standing=standing,
             reservations=broker.reservations(),
             strays=[visibility.stray(stray) for stray in broker.strays.current()],
             problems=(

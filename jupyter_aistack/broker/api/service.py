@@ -25,6 +25,7 @@ from .admin_verbs import AdminVerbs
 from .audit_verbs import AuditVerbs
 from .base import Payload, Verb, VerbGroup
 from .caller import Access, Caller
+from .device_verbs import DeviceVerbs
 from .figures import HostFigures, figures_of
 from .host_verbs import HostVerbs
 from .kernel_verbs import KernelVerbs
@@ -107,6 +108,7 @@ class Service:
             RequestVerbs(broker, self._access, self._accounting),
             LeaseVerbs(broker, self._access),
             SuspendVerbs(broker, self._access),
+            DeviceVerbs(broker, self._access),
             KernelVerbs(broker, self._access),
             AdminVerbs(broker, self._access, broker.mig),
             AccountingVerbs(broker, self._access, self._accounting),

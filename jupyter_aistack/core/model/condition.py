@@ -22,6 +22,7 @@ class ConditionKind(StrEnum):
     FAILED = "Failed"  # why it ended as failed
     LIMIT_LOWERED = "LimitLowered"  # it holds more than it may since others came
     MEMORY_PRESSURE = "MemoryPressure"  # its processes are near its memory
+    DEVICE_DRAINED = "DeviceDrained"  # nothing new is granted on its device
     MEMORY_UNKNOWN = "MemoryUnknown"  # what they hold cannot be measured
     NOT_VERIFIED = "NotVerified"  # what its process sees could not be checked
     LIMIT_PENDING = "LimitPending"  # its limit of now holds from its next start on
@@ -55,6 +56,7 @@ _LABELS = {
     ConditionKind.FAILED: "",
     ConditionKind.LIMIT_LOWERED: "above its lowered limit",
     ConditionKind.MEMORY_PRESSURE: "near its memory",
+    ConditionKind.DEVICE_DRAINED: "",
     ConditionKind.MEMORY_UNKNOWN: "memory unknown",
     ConditionKind.NOT_VERIFIED: "could not be verified",
     ConditionKind.LIMIT_PENDING: "another limit",
@@ -69,6 +71,7 @@ _SEVERITIES = {
     ConditionKind.FAILED: Severity.ERROR,
     ConditionKind.LIMIT_LOWERED: Severity.WARNING,
     ConditionKind.MEMORY_PRESSURE: Severity.WARNING,
+    ConditionKind.DEVICE_DRAINED: Severity.WARNING,
 }
 _PRECEDENCE = {kind: rank for rank, kind in enumerate(ConditionKind)}
 

@@ -4,11 +4,14 @@ slice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 
 from .device_health import UNKNOWN_HEALTH, DeviceHealth, HealthConditions
+from .drain import Drain
 
 FOREIGN_TOLERANCE = Fraction(1, 100)
 """Share of a GPU's memory that foreign processes (a display server, say) may hold while the GPU
@@ -147,6 +150,8 @@ class Device:
             device work better; empty for nothing.
         health: what the driver tells of its errors, sensors and limits. What is an
             error of it is in words in `problem`.
+        drain: that nothing new is granted on it, for somebody has said so; None where
+            nobody has.
     """
 
     id: str
@@ -178,10 +183,27 @@ class Device:
     why_not: tuple[tuple[str, str], ...] = ()
     advice: str = ""
     health: DeviceHealth = UNKNOWN_HEALTH
+    drain: Drain | None = None
 
     @property
     def is_healthy(self) -> bool:
         return not self.problem
+
+    @property
+    def is_schedulable(self) -> bool:
+        """Whether anything new may be granted on it."""
+        return self.is_healthy and self.drain is None
+
+    @property
+    def schedulable_at(self) -> float:
+        """When something new may be granted on it as far as is known, in seconds since
+        the epoch: minus infinity for now, infinity where that is not known.
+        """
+        if not self.is_healthy:
+            return math.inf
+        if self.drain is None:
+            return -math.inf
+        return math.inf if self.drain.until is None else self.drain.until
 
     @property
     def is_real_gpu(self) -> bool:
@@ -286,6 +308,16 @@ class Inventory:
     @property
     def is_simulated(self) -> bool:
         return any(d.simulated for d in self.devices)
+
+    def with_drains(self, drains: Iterable[Drain], now: float) -> Inventory:
+        """The same devices, those marked on which nothing new is granted at `now`."""
+        current = {drain.device_id: drain for drain in drains if not drain.is_over(now)}
+        if current.keys().isdisjoint(device.id for device in self.devices):
+            return self
+        devices = tuple(
+            replace(device, drain=current.get(device.id)) for device in self.devices
+        )
+        return replace(self, devices=devices)
 
 
 def known_or_fresh(known: Inventory | None, fresh: Inventory) -> Inventory:

@@ -39,6 +39,9 @@ class EventKind(StrEnum):
     RESERVATION_CANCELLED = "ReservationCancelled"
     DEVICE_FAULTED = "DeviceFaulted"  # nothing is granted on it any more
     DEVICE_RECOVERED = "DeviceRecovered"  # it may be granted again
+    DEVICE_DRAINED = "DeviceDrained"  # nothing new is granted on it, by hand
+    DEVICE_UNDRAINED = "DeviceUndrained"  # that is over
+    LEASE_DRAINED = "LeaseDrained"  # its holder is told of the former
     STRAY_SEEN = "StraySeen"  # a process uses it without a lease
     STRAY_ENDED = "StrayEnded"  # that process was asked to end
     DEVICE_CUT = "DeviceCut"  # an admin has had MIG instances created or destroyed

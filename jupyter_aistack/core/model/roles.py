@@ -75,6 +75,7 @@ _OF_HOLDERS = Reaches(Reach.OWN, Reach.OWN, Reach.OWN, Reach.ALL)
 _OF_DEVICES = Reaches(Reach.OWN, Reach.OWN, Reach.ALL, Reach.ALL)
 _OF_QUEUES = Reaches(Reach.OWN, Reach.QUEUES, Reach.ALL, Reach.ALL)
 _FOR_MANAGERS = Reaches(Reach.NONE, Reach.QUEUES, Reach.NONE, Reach.ALL)
+_FOR_OPERATORS = Reaches(Reach.NONE, Reach.NONE, Reach.ALL, Reach.ALL)
 _FOR_ADMINS = Reaches(Reach.NONE, Reach.NONE, Reach.NONE, Reach.ALL)
 
 NAMING_VERBS = frozenset({"hosts", "leases", "queue", "events", "report", "snapshot"})
@@ -132,6 +133,9 @@ REACHES: Mapping[str, Reaches] = {
     "release": _OF_QUEUES,
     "reserve": _FOR_MANAGERS,
     "unreserve": _FOR_MANAGERS,
+    "drain": _FOR_OPERATORS,
+    "undrain": _FOR_OPERATORS,
+    "quarantine": _FOR_OPERATORS,
     "mig_apply": _FOR_ADMINS,
 }
 """Every verb, and how far it reaches in the hands of each role."""

@@ -16,7 +16,7 @@ from jupyter_aistack.core.model.device import (
 from jupyter_aistack.core.model.spec import Spec
 
 from .device_capacity import DeviceCapacity
-from .refusals import no_device, profiles_of
+from .refusals import no_device, profiles_of, waits_for_drained
 from .verdict import UNKNOWN_PROFILE, UNSATISFIABLE, PlacementFailure, PlacementVerdict
 
 LEAST_FRACTION = Fraction(1, 1000)
@@ -56,6 +56,10 @@ def place_instance(
         [pair for pair in matching if _is_available(*pair, free)], kept
     )
     if not available:
+        for device, instance in matching:
+            is_held = instance.uuid in free[device.id].uuids()
+            if device.drain is not None and not is_held:
+                return PlacementFailure(reason=waits_for_drained(device))
         why = (
             f"waits for {spec}: all {len(matching)} instances of that profile are taken"
         )
@@ -83,7 +87,7 @@ def _no_instance(spec: Spec, devices: Sequence[Device]) -> PlacementFailure:
 def _is_available(
     device: Device, instance: MIGInstance, free: Mapping[str, DeviceCapacity]
 ) -> bool:
-    return device.is_healthy and instance.uuid not in free[device.id].uuids()
+    return device.is_schedulable and instance.uuid not in free[device.id].uuids()
 
 
 def _without_kept(

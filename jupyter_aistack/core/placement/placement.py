@@ -21,7 +21,7 @@ from .capacity_value import CapacityValue
 from .demand import WHOLE
 from .device_capacity import CLOSE, DeviceCapacity, as_float, bytes_of
 from .instances import place_instance
-from .refusals import no_device, too_much, why_waiting
+from .refusals import no_device, of_two_makers, too_much, waits_for_drained, why_waiting
 from .sizing import host_share, is_model, most_alike, of_one_maker, sizes_on
 from .tenants import EVERYBODY, EXCLUDED, ONE_USER, Tenants
 from .topology import best_connected
@@ -100,9 +100,7 @@ class Capacity:
         return () if free is None else (free,)
 
     def share(self, device_id: str) -> Fraction:
-        """The share of a device that could still be granted; below 0 where more is held
-        than there is.
-        """
+        """The share of a device that could still be granted; it may be below 0."""
         return self._free[device_id].share
 
     def approx(self, device_id: str) -> float:
@@ -118,10 +116,14 @@ class Capacity:
         return self._free[device_id].device
 
     def is_free(self, device_id: str, share: Fraction, user: str = "") -> bool:
-        """Whether a device answers and has `share` free now, for `user`."""
+        """Whether a device may be granted and has `share` free now, for `user`."""
         free = self._free[device_id]
         is_open = not self.tenants.others(device_id, user)
-        return is_open and free.device.is_healthy and free.holds(share, 0)
+        return is_open and free.device.is_schedulable and free.holds(share, 0)
+
+    def holds(self, device_id: str, share: Fraction) -> bool:
+        """Whether a device has `share` free, be it granted now or not."""
+        return self._free[device_id].holds(share, 0)
 
     def hold(self, device_id: str, share: Fraction, user: str = "") -> None:
         """A share of a device, memory and all, is held from now on, for `user`."""
@@ -277,10 +279,7 @@ class Capacity:
         if count > 1:
             devices = best_connected(of_one_maker(devices, count), count)
             if not devices:
-                why = (
-                    f"waits for {count} GPUs of one maker, which one process cannot mix"
-                )
-                return PlacementFailure(reason=why)
+                return PlacementFailure(reason=of_two_makers(count))
         return tuple(self._cut(device, sizes[device.id]) for device in devices[:count])
 
     def _are_enough(self, sizes: Mapping[str, Fraction], count: int) -> bool:
@@ -294,7 +293,7 @@ class Capacity:
     def _fitting(
         self, sizes: Mapping[str, Fraction], kept: Mapping[str, Fraction]
     ) -> list[DeviceCapacity]:
-        """The devices that answer and have that share free beside what is kept."""
+        """The devices that may be granted so much beside what is kept."""
         everything = self._free
         # Most devices are full: a float tells that before anything exact is computed.
         least = as_float(min(sizes.values())) - CLOSE
@@ -306,7 +305,8 @@ class Capacity:
         return [
             free
             for free, size in roomy
-            if free.device.is_healthy and free.holds(size, kept.get(free.device.id, 0))
+            if free.device.is_schedulable
+            and free.holds(size, kept.get(free.device.id, 0))
         ]
 
     def _waste(
@@ -361,6 +361,8 @@ class Capacity:
 
         free = self._free[device.id]
         wanted = share + kept.get(device.id, 0)
+        if device.drain is not None:
+            return PlacementFailure(reason=waits_for_drained(device))
         is_short = wanted > free.share or spec.host_memory_bytes > free.memory
         if is_short or not device.is_healthy:
             cores = int(max(free.share, Fraction(0)) * len(device.cores))
@@ -387,9 +389,7 @@ def place(
     *,
     kept: Mapping[str, Fraction] = NOTHING_KEPT,
 ) -> PlacementVerdict:
-    """Slices for `spec` beside those `held`, or why not; see
-    :meth:`Capacity.place`.
-    """
+    """Slices for `spec` beside those `held`, or why not: see `Capacity.place`."""
     return Capacity(DeviceFacts(inventory), held).place(spec, kept=kept)
 
 

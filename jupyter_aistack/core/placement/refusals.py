@@ -120,6 +120,18 @@ def profiles_of(devices: Sequence[Device]) -> list[str]:
     return sorted({instance.profile for device in devices for instance in device.mig})
 
 
+def of_two_makers(count: int) -> str:
+    """The devices that are free are not alike."""
+    return f"waits for {count} GPUs of one maker, which one process cannot mix"
+
+
+def waits_for_drained(device: Device) -> str:
+    """Nothing new is granted on a device that is needed."""
+    drain = device.drain
+    text = "" if drain is None else drain.text
+    return f"waits for a device that {text}: {device.name} {device.index}"
+
+
 def why_waiting(
     able: Sequence[DeviceCapacity], sizes: Mapping[str, Fraction], count: int
 ) -> str:
@@ -133,6 +145,12 @@ def why_waiting(
     if len(healthy) < count:
         broken = next(free.device for free in able if not free.device.is_healthy)
         return f"waits for a device that does not answer: {broken.name} {broken.index} {broken.problem}"
+
+    open_ = [free for free in healthy if free.device.drain is None]
+    if len(open_) < count:
+        drained = (free.device for free in healthy if free.device.drain is not None)
+        return waits_for_drained(next(drained))
+    healthy = open_
 
     fitting = [free for free in healthy if free.holds(sizes[free.device.id], 0)]
     if len(fitting) >= count:

@@ -28,6 +28,7 @@ from .lease_ends import ends_at
 from .pass_state import PassState, size_of
 from .queue_order import ordered, preempted_for, promised_first
 from .queue_pass import OUTRANKED
+from .reasons import Reason, expected, public, why_drained
 from .spec_words import describe
 from .start_times import ReleaseTimes, Start
 
@@ -50,16 +51,6 @@ class QueuedForecast:
     eta_at: float | None
     reason: str
     public_reason: str
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why a request waits: a sentence that may name other users, and a sentence that
-    does not.
-    """
-
-    named: str
-    public: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +132,7 @@ class _Forecaster:
         size, slices = size_of(self._state.when_idle(request))
         limit = self.fair_share.check_limits(request, size, slices)
         if limit is not None:
-            text = f"{limit.reason}{_expected(limit.frees_at, self._now)}"
+            text = f"{limit.reason}{expected(limit.frees_at, self._now)}"
             return QueuedForecast(
                 request=request,
                 position=position,
@@ -252,6 +243,7 @@ class _Forecaster:
         for explain in (
             self._why_preempting,
             self._why_suspending,
+            self._why_drained,
             self._why_unknown,
             self._why_reserved,
             self._why_now,
@@ -273,7 +265,7 @@ class _Forecaster:
         if not ends:
             return None
         when = format_about(max(ends) - self._now)
-        return _public(
+        return public(
             f"{wish}; capacity is being freed for it, in {when} at the latest"
         )
 
@@ -302,6 +294,10 @@ class _Forecaster:
         able = {device_id for by_device in sizes.values() for device_id in by_device}
         return next((lease for lease in leases if _is_on(lease, able)), None)
 
+    def _why_drained(self, request: Request, start: Start, wish: str) -> Reason | None:
+        """A device that has the room is out of placement by hand."""
+        return why_drained(request, start, wish, self._state.capacity, self._now)
+
     def _why_unknown(self, request: Request, start: Start, wish: str) -> Reason | None:
         """It is not known when it can start: what is in the way, and whether that is in
         use at all.
@@ -318,12 +314,12 @@ class _Forecaster:
             if _is_on(lease, start.shares) and math.isinf(ends_at(lease))
         ]
         if isinstance(verdict, PlacementFailure) and not in_the_way:
-            return _public(verdict.reason)
+            return public(verdict.reason)
 
         text = f"{wish}; what is in its way has no end that is known"
         longest = max(in_the_way, key=self._idle_seconds, default=None)
         if longest is None or self._idle_seconds(longest) < NAMED_SECONDS:
-            return _public(text)
+            return public(text)
         since = format_about(self._idle_seconds(longest))
         return Reason(
             f"{text}; {longest.holder.user}'s lease has been idle for {since}",
@@ -335,9 +331,9 @@ class _Forecaster:
         for hold in self._state.blocking_holds(request, self._now):
             is_in_the_way = not hold.shares.keys().isdisjoint(start.shares)
             if hold.ends_at == start.at and is_in_the_way:
-                expected = _expected(start.at, self._now)
-                return _public(
-                    f"{wish}; capacity is held for the reservation {hold.name!r}{expected}"
+                when = expected(start.at, self._now)
+                return public(
+                    f"{wish}; capacity is held for the reservation {hold.name!r}{when}"
                 )
         return None
 
@@ -348,8 +344,8 @@ class _Forecaster:
         if self._state.transfers is not None:
             verdict = self._state.verdict(request)
             if isinstance(verdict, PlacementFailure):
-                return _public(verdict.reason)
-        return _public(f"{wish}; it is its turn")
+                return public(verdict.reason)
+        return public(f"{wish}; it is its turn")
 
     def _why_held(self, start: Start, wish: str) -> Reason:
         """It waits for a lease to end, or for the requests ahead of it."""
@@ -359,7 +355,7 @@ class _Forecaster:
             if ends_at(lease) == start.at and _is_on(lease, start.shares)
         ]
         if not blocking:
-            return _public(f"{wish}; {OUTRANKED}{_expected(start.at, self._now)}")
+            return public(f"{wish}; {OUTRANKED}{expected(start.at, self._now)}")
         about = format_about(start.at - self._now)
         when = f"{wish}; the next one frees in about {about} when"
         user = blocking[0].holder.user
@@ -367,11 +363,6 @@ class _Forecaster:
 
     def _idle_seconds(self, lease: Lease) -> float:
         return idle_seconds(lease, self._now) or 0.0
-
-
-def _public(text: str) -> Reason:
-    """A sentence that names no user."""
-    return Reason(text, text)
 
 
 def _is_being_suspended(lease: Lease) -> bool:
@@ -391,9 +382,3 @@ def _gpu_memory_bytes(lease: Lease) -> int:
 def _is_on(lease: Lease, devices: Iterable[str] | Shares) -> bool:
     wanted = set(devices)
     return any(slice_.device_id in wanted for slice_ in lease.slices)
-
-
-def _expected(at: float | None, now: float) -> str:
-    if at is None or at <= now:
-        return ""
-    return f"; expected in about {format_about(at - now)}"

@@ -160,7 +160,7 @@ def _cost(
     """How disruptive it is to free a share of a device; None when all candidates
     together are not enough.
     """
-    if not capacity.device(device_id).is_healthy:
+    if not capacity.device(device_id).is_schedulable:
         return None
     user = request.holder.user
     victims = _victims(request, device_id, share, capacity, candidates, now)

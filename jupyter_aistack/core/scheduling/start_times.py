@@ -92,11 +92,10 @@ class ReleaseTimes:
         if capacity.is_free(device_id, share, user):
             return now
         device = capacity.device(device_id)
-        if not device.is_healthy:
-            return math.inf
-        alone = max(now, self._left_by_others(device_id, capacity, user))
-        if capacity.is_free(device_id, share):
-            return alone
+        alone = self._left_by_others(device_id, capacity, user)
+        opens_at = max(now, alone, device.schedulable_at)
+        if math.isinf(opens_at) or capacity.holds(device_id, share):
+            return opens_at
         free = capacity.approx(device_id)
         memory = capacity.memory(device_id)
         wanted = as_float(share) - CLOSE
@@ -105,7 +104,7 @@ class ReleaseTimes:
             free = free + fraction
             memory = memory + memory_bytes
             if free >= wanted and memory >= needed:
-                return max(alone, end)
+                return max(opens_at, end)
         return math.inf
 
     def _left_by_others(self, device_id: str, capacity: Capacity, user: str) -> float:
@@ -196,7 +195,11 @@ def _start_of_profile(
     """When the first instance of a profile is given back."""
     known = {device.id for device in capacity.inventory.devices}
     instances = [
-        (ends_at(lease), slice_.device_id, slice_.fraction)
+        (
+            max(ends_at(lease), capacity.device(slice_.device_id).schedulable_at),
+            slice_.device_id,
+            slice_.fraction,
+        )
         for lease in leases
         for slice_ in lease.slices
         if slice_.profile == spec.profile and slice_.device_id in known

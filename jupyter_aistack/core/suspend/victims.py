@@ -162,7 +162,7 @@ def _victims_on(
     them together are not enough.
     """
     device = capacity.device(device_id)
-    if not device.is_healthy:
+    if not device.is_schedulable:
         return None
     free = capacity.share(device_id)
     memory = capacity.memory(device_id)

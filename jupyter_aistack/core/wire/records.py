@@ -17,6 +17,7 @@ from jupyter_aistack.core.model.device_health import (
     HealthConditions,
 )
 from jupyter_aistack.core.model.device_state import DeviceState
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.host import ReportedDevice
 from jupyter_aistack.core.model.lease import Lease, Notice
@@ -93,6 +94,7 @@ HEALTH_CONDITION = WIRE.record(
     hidden=["evidence"],
     formats={"code": described(WIRE.of(HealthCode), **{"x-extensible": True})},
 )
+DRAIN = WIRE.record(Drain, hidden=["device_id", "device_name", "host"])
 DEVICE = WIRE.record(
     Device,
     # What is in use is reported by the usage; of its health, by `conditions`; what is
@@ -115,6 +117,7 @@ DEVICE = WIRE.record(
         "why_not": _NAMED_TEXTS,
         "advice": _expected(str, ""),
         "conditions": _expected(HealthConditions, []),
+        "drain": _expected(Drain | None, None),
     },
 )
 STRAY = WIRE.record(

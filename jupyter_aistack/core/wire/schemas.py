@@ -87,6 +87,23 @@ _RESERVATION_BODY = _object(
         "weekly": FLAG,
     },
 )
+_REASON: JSON = {
+    "type": "string",
+    "maxLength": 512,
+    "description": "Why, for those who wait and those who hold a part of it.",
+    "examples": ["a fan is replaced"],
+}
+_DRAIN_BODY = _object(
+    {},
+    {
+        "until": {
+            "anyOf": [MOMENT, {"type": "null"}],
+            "description": "When it ends by itself.",
+        },
+        "seconds": {**SECONDS, "description": "The same, from now on."},
+        "reason": _REASON,
+    },
+)
 ID_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """What an id of a lease, a request or a reservation looks like. None begins with a dot:
 clients and proxies take such parts out of a path, which then names something else.
@@ -221,6 +238,8 @@ _LISTS: JSON = {
 _BODIES: JSON = {
     "RequestBody": _REQUEST_BODY,
     "ReservationBody": _RESERVATION_BODY,
+    "DrainBody": _DRAIN_BODY,
+    "QuarantineBody": _object({}, {"reason": _REASON}),
     "Extension": _object({"seconds": {**NUMBER, "minimum": 1, "maximum": 366 * 86400}}),
 }
 _ANSWERS: JSON = {
@@ -230,6 +249,8 @@ _ANSWERS: JSON = {
             "simulated": FLAG,
             "problems": _list(TEXT),
             "suspend": _default(ref("SuspendCapability"), None),
+            "roles": _default(_list(TEXT), []),
+            "manages": _default(_list(TEXT), []),
             "devices": _list(ref("Device")),
             "queues": _list(ref("QueueSettings")),
             "reservations": _list(ref("Reservation")),

@@ -17,6 +17,7 @@ from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import Queue
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.core.model.reservation import Reservation
+from jupyter_aistack.core.model.roles import Standing
 from jupyter_aistack.core.model.usage_history import equivalents
 from jupyter_aistack.core.placement.placement import free_share
 from jupyter_aistack.core.suspend.capability import SuspendCapability
@@ -71,6 +72,7 @@ def host_to_dict(
     strays: Iterable[JSON] = (),
     problems: Sequence[str] = (),
     capability: SuspendCapability | None = None,
+    standing: Standing | None = None,
     now: float = 0.0,
     other_hosts: int = 0,
 ) -> JSON:
@@ -80,17 +82,21 @@ def host_to_dict(
         strays: who uses devices without a lease, as the asker may see it.
         problems: what is added to the problems of its providers.
         capability: how well it can suspend its kernels.
+        standing: what who asks is here.
         now: tells which reservations run.
         other_hosts: how many hosts share its ledger.
     """
     live = [lease for lease in leases if lease.is_live]
     taken = [slice_ for lease in live for slice_ in lease.occupied]
     held = _held_by_queue(live)
+    standing = standing or Standing()
     return {
         "host": inventory.name_of(inventory.host),
         "simulated": inventory.is_simulated,
         "problems": [*inventory.problems, *problems],
         "suspend": SUSPEND_CAPABILITY.to_dict(capability or SuspendCapability()),
+        "roles": [role.value for role in standing.roles],
+        "manages": sorted(standing.queues),
         "devices": [
             device_to_dict(
                 device, free_share(device, taken), inventory.name_of(device.host)

@@ -25,6 +25,7 @@ from jupyter_aistack.core.model.condition import Condition, Conditions
 from jupyter_aistack.core.model.device import Slice
 from jupyter_aistack.core.model.device_health import DeviceFault
 from jupyter_aistack.core.model.device_state import DeviceState
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event
 from jupyter_aistack.core.model.host import HostIdentity, HostReport, ReportedDevice
 from jupyter_aistack.core.model.lease import Lease, Notice
@@ -92,6 +93,7 @@ _INSIDE.record(Notice)
 _INSIDE.record(Condition)
 _INSIDE.record(SliceLimit)
 _INSIDE.record(DeviceState)
+_INSIDE.record(Drain)
 _INSIDE.record(ReportedDevice)
 
 
@@ -166,6 +168,25 @@ _EVENT = _COLUMNS.record(
     Event,
     formats=_outside("detail", "owner", "before", "after", "user", "command", "host"),
 )
+
+_DRAINS = _json_column(tuple[Drain, ...], is_cached=True)
+
+
+def drains_from_text(text: str) -> tuple[Drain, ...]:
+    """The drains that stand beside the counters."""
+    read = _DRAINS.read
+    assert read is not None
+    drains: tuple[Drain, ...] = read(text)
+    return drains
+
+
+def drains_to_text(drains: tuple[Drain, ...]) -> str:
+    """The same as they are written."""
+    write = _DRAINS.write
+    assert write is not None
+    text: str = write(drains)
+    return text
+
 
 lease_from_row = _LEASE.from_dict
 request_from_row = _REQUEST.from_dict

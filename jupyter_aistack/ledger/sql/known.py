@@ -25,13 +25,14 @@ RowKey = str | AccountKey
 @dataclass(frozen=True)
 class Counters:
     """The ledger's numbers: of its changes that concern plans, of its leases and of its
-    events; and the digest of the last event.
+    events; the digest of the last event; and the drains of devices, as JSON.
     """
 
     version: int
     token: int
     event_sequence: int
     event_digest: str
+    drains: str
 
 
 @dataclass

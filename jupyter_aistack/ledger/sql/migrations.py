@@ -12,7 +12,8 @@ Version 10 knows how much of the energy that was charged is an estimate. Version
 up to what leases may use a device, and what they may use of it now. Version 12 knows the
 faults of devices. Version 13 knows what each host has told of itself. Version 14 knows
 who has made each event happen, and chains the events. Version 15 knows what has left for
-files, and finds what is old by its time.
+files, and finds what is old by its time. Version 16 knows which devices are out of
+placement by hand.
 """
 
 from __future__ import annotations
@@ -263,6 +264,12 @@ def _add_archives(connection: sa.Connection) -> None:
         )
 
 
+def _add_drains(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(
+        "ALTER TABLE aistack_meta ADD COLUMN drains TEXT NOT NULL DEFAULT '[]'"
+    )
+
+
 MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_due_at,
     _add_use,
@@ -278,6 +285,7 @@ MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (
     _add_host_reports,
     _add_audit_trail,
     _add_archives,
+    _add_drains,
 )
 """In order: the first turns version 1 into version 2. Never edit a migration that has
 been released; append.

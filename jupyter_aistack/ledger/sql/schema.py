@@ -34,6 +34,7 @@ meta = sa.Table(
     sa.Column(
         "chained_after", sa.BigInteger, nullable=False
     ),  # events up to this one are of a schema that kept no digests
+    sa.Column("drains", sa.Text, nullable=False),  # JSON
 )
 
 requests = sa.Table(
@@ -274,6 +275,7 @@ def bring_up_to_date(connection: sa.Connection, shown_url: str) -> bool:
                 event_sequence=0,
                 event_digest="",
                 chained_after=0,
+                drains="[]",
             )
         )
         return True

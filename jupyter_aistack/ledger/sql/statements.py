@@ -79,7 +79,7 @@ class Statements:
         self.history = HistoryStatements(compiler)
 
     def _add_meta(self) -> None:
-        counters = ("version", "token", "event_sequence", "event_digest")
+        counters = ("version", "token", "event_sequence", "event_digest", "drains")
         meta = sa.select(_M.schema_version, *(_M[name] for name in counters))
         self.read_meta = self._query(meta)
         # SQLite has no such clause and needs none: there a write transaction locks.

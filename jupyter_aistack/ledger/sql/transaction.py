@@ -9,12 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from jupyter_aistack.core.audit.chain import Link
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.request import Request
 from jupyter_aistack.exceptions import LedgerUnavailable
 from jupyter_aistack.ledger.state import LedgerState
 
-from . import schema
+from . import codec, schema
 from .cache import DecodeCache
 from .compiled import Statement
 from .database import WritingConnection
@@ -186,6 +187,23 @@ class SQLTransaction:
             event_digest=link.digest,
         )
 
+    def drains(self) -> tuple[Drain, ...]:
+        try:
+            return codec.drains_from_text(self._read_counters().drains)
+        except (ValueError, TypeError) as error:
+            # Which devices are out of placement is not known: nothing is granted.
+            raise LedgerUnavailable(
+                f"ledger_url: {self._shown_url} does not tell which devices are drained;"
+                " restore it from a copy or move it away",
+                field="ledger_url",
+                ledger_url=self._shown_url,
+            ) from error
+
+    def keep_drains(self, drains: tuple[Drain, ...]) -> None:
+        text = codec.drains_to_text(drains)
+        self._counters = replace(self._read_counters(), drains=text)
+        self._written.is_partly_known = True
+
     def commit(self) -> None:
         """End the transaction and keep what it has done, the counters too if they have
         moved.
@@ -199,6 +217,7 @@ class SQLTransaction:
                 token=counters.token,
                 event_sequence=counters.event_sequence,
                 event_digest=counters.event_digest,
+                drains=counters.drains,
             )
         if not self._writes:
             self._driver.commit()

@@ -236,24 +236,33 @@ class GPUProvider(Provider):
                 uuids.setdefault(slice_.device_id, set()).add(slice_.uuid)
         return self._sampler.sample(devices, uuids, self._clock(), since)
 
-    def plan_room(self, wanted: Sequence[str], leased: Mapping[str, str]) -> MIGPlan:
+    def plan_room(
+        self,
+        wanted: Sequence[str],
+        leased: Mapping[str, str],
+        drained: Collection[str] = (),
+    ) -> MIGPlan:
         """Which MIG instances to create, and which unused instances to destroy."""
-        return self._cutter.plan(self._cuttable(), wanted, leased)
+        return self._cutter.plan(self._cuttable(drained), wanted, leased)
 
     def make_room(
-        self, wanted: Sequence[str], leased: Mapping[str, str]
+        self,
+        wanted: Sequence[str],
+        leased: Mapping[str, str],
+        drained: Collection[str] = (),
     ) -> tuple[str, ...]:
         """Create them, where the administrator allows it."""
-        return self._cutter.make(self._cuttable(), wanted, leased)
+        return self._cutter.make(self._cuttable(drained), wanted, leased)
 
-    def _cuttable(self) -> list[Device]:
-        """The GPUs that the launcher may use as a whole: what it may use instances of
-        is not its own to cut.
+    def _cuttable(self, drained: Collection[str]) -> list[Device]:
+        """The GPUs that the launcher may use as a whole and that are not drained: what
+        it may use instances of is not its own to cut.
         """
         known = self._discovery.known
+        open_ = [device for device in self._allowed if device.id not in drained]
         return [
             device
-            for device in self._allowed
+            for device in open_
             if device.id in known and len(device.mig) == len(known[device.id].mig)
         ]
 

@@ -29,6 +29,7 @@ REQUEST_FIELDS = frozenset(
 RESERVATION_FIELDS = frozenset(
     {"name", "spec", "count", "queue", "starts_at", "ends_at", "weekly"}
 )
+DRAIN_FIELDS = frozenset({"until", "seconds", "reason"})
 ID = re.compile(schemas.ID_PATTERN)
 
 
@@ -134,6 +135,32 @@ class UnpinHandler(RESTHandler):
         await self.reply("unpin", {"lease_id": checked_id(lease_id)})
 
 
+class DrainHandler(RESTHandler):
+    @authenticated
+    @authorized("write", resource="aistack:devices")
+    async def post(self, device: str) -> None:
+        """Grant nothing new on a device; for operators and admins only."""
+        fields = self.body(DRAIN_FIELDS)
+        await self.reply("drain", {**fields, "device": device})
+
+    @authenticated
+    @authorized("write", resource="aistack:devices")
+    async def delete(self, device: str) -> None:
+        """Grant a device again, whyever it was not; for operators and admins only."""
+        await self.reply("undrain", {"device": device})
+
+
+class QuarantineHandler(RESTHandler):
+    @authenticated
+    @authorized("write", resource="aistack:devices")
+    async def post(self, device: str) -> None:
+        """Grant nothing new on a device until somebody undrains it; for operators and
+        admins only.
+        """
+        fields = self.body(frozenset({"reason"}))
+        await self.reply("quarantine", {**fields, "device": device})
+
+
 class QueueHandler(RESTHandler):
     @authenticated
     @authorized("read", resource="aistack:queue")
@@ -162,7 +189,7 @@ class ReservationsHandler(RESTHandler):
     @authenticated
     @authorized("write", resource="aistack:reservations")
     async def post(self) -> None:
-        """Keep slices for a queue between two moments; for admins only."""
+        """Keep slices for a queue between two moments; for managers of the queue and admins only."""
         self.set_status(201)
         await self.reply("reserve", self.body(RESERVATION_FIELDS))
 
@@ -171,7 +198,7 @@ class ReservationHandler(RESTHandler):
     @authenticated
     @authorized("write", resource="aistack:reservations")
     async def delete(self, reservation_id: str) -> None:
-        """Take a reservation back; for admins only."""
+        """Take a reservation back; for managers of the queue and admins only."""
         await self.reply("unreserve", {"reservation_id": checked_id(reservation_id)})
 
 
@@ -275,6 +302,8 @@ ROUTES: tuple[tuple[str, type[RESTHandler]], ...] = (
     (r"/aistack/api/v1/leases/([^/]+)/resume", ResumeHandler),
     (r"/aistack/api/v1/leases/([^/]+)/pin", PinHandler),
     (r"/aistack/api/v1/leases/([^/]+)/unpin", UnpinHandler),
+    (r"/aistack/api/v1/devices/([^/]+)/drain", DrainHandler),
+    (r"/aistack/api/v1/devices/([^/]+)/quarantine", QuarantineHandler),
     (r"/aistack/api/v1/queue", QueueHandler),
     (r"/aistack/api/v1/queue/([^/]+)", QueuedHandler),
     (r"/aistack/api/v1/reservations", ReservationsHandler),

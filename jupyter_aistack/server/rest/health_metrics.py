@@ -7,6 +7,11 @@ from collections.abc import Callable, Iterable
 from jupyter_aistack.core.model.device import Device
 
 HEALTH_FIGURES: tuple[tuple[str, str, Callable[[Device], float | None]], ...] = (
+    (
+        "drained",
+        "1 where nothing new is granted on a device by hand, else 0.",
+        lambda d: int(d.drain is not None),
+    ),
     ("healthy", "1 where a device can be used, else 0.", lambda d: int(d.is_healthy)),
     (
         "xid_errors",

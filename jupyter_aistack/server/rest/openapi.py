@@ -60,6 +60,7 @@ def _paths() -> JSON:
         **_host_paths(),
         **_lease_paths(),
         **_queue_paths(),
+        **_device_paths(),
         **_accounting_paths(),
     }
 
@@ -186,7 +187,8 @@ def _queue_paths() -> JSON:
             ),
             "post": _verb(
                 "reserve",
-                "Keep slices for a queue between two moments; for admins only.",
+                "Keep slices for a queue between two moments; for managers of the"
+                " queue and admins only.",
                 {201: "Reservation"},
                 (400, 403, 404, 409, 503),
                 body="ReservationBody",
@@ -199,6 +201,39 @@ def _queue_paths() -> JSON:
                 {200: "Reservation"},
                 (403, 404, 409, 503),
                 [_id()],
+            ),
+        },
+    }
+
+
+def _device_paths() -> JSON:
+    return {
+        "/devices/{device}/drain": {
+            "post": _verb(
+                "drain",
+                "Grant nothing new on a device; for operators and admins only.",
+                {200: "Device"},
+                (400, 403, 503),
+                [_device()],
+                body="DrainBody",
+            ),
+            "delete": _verb(
+                "undrain",
+                "Grant a device again; for operators and admins only.",
+                {200: "Device"},
+                (400, 403, 409, 503),
+                [_device()],
+            ),
+        },
+        "/devices/{device}/quarantine": {
+            "post": _verb(
+                "quarantine",
+                "Grant nothing new on a device until somebody undrains it; for operators"
+                " and admins only.",
+                {200: "Device"},
+                (400, 403, 503),
+                [_device()],
+                body="QuarantineBody",
             ),
         },
     }
@@ -324,6 +359,16 @@ def _query(name: str, description: str, schema: JSON) -> JSON:
         "required": False,
         "description": description,
         "schema": schema,
+    }
+
+
+def _device() -> JSON:
+    return {
+        "name": "device",
+        "in": "path",
+        "required": True,
+        "description": "Its id, the beginning of it, or the number of a GPU.",
+        "schema": {"type": "string", "pattern": schemas.ID_PATTERN},
     }
 
 

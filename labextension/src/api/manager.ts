@@ -7,6 +7,7 @@ import type { SuspendAction } from '../text/suspendaction';
 import type { ILeaseManager, ConnectionStatus } from '../tokens';
 import type {
   IUsageSummary,
+  IDevice,
   IHost,
   IHosts,
   ILease,
@@ -109,6 +110,14 @@ export class LeaseManager extends Disposable implements ILeaseManager {
 
   cancel(requestId: string): Promise<IRequest> {
     return this._mutate(() => this._api.cancel(requestId));
+  }
+
+  drain(deviceId: string, reason: string): Promise<IDevice> {
+    return this._mutate(() => this._api.drain(deviceId, reason));
+  }
+
+  undrain(deviceId: string): Promise<IDevice> {
+    return this._mutate(() => this._api.undrain(deviceId));
   }
 
   async refresh(): Promise<void> {

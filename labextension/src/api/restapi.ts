@@ -3,6 +3,7 @@ import type { Decoder } from '../wire/decoders';
 import { AIStackError } from '../wire/errors';
 import type {
   IUsageSummary,
+  IDevice,
   IEvent,
   IHost,
   IHosts,
@@ -80,6 +81,17 @@ export class RestAPI {
   cancel(requestId: string): Promise<IRequest> {
     const path = `queue/${encodeURIComponent(requestId)}`;
     return this._call(path, validate.request, 'DELETE');
+  }
+
+  /** Has nothing new granted on a device. */
+  drain(deviceId: string, reason: string): Promise<IDevice> {
+    const path = `devices/${encodeURIComponent(deviceId)}/drain`;
+    return this._call(path, validate.device, 'POST', { reason });
+  }
+
+  undrain(deviceId: string): Promise<IDevice> {
+    const path = `devices/${encodeURIComponent(deviceId)}/drain`;
+    return this._call(path, validate.device, 'DELETE');
   }
 
   /** What the stream would send, put together from four requests. */

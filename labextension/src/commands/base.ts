@@ -19,6 +19,8 @@ export namespace CommandIDs {
   export const unpin = 'jupyter-aistack:unpin';
   export const restart = 'jupyter-aistack:restart';
   export const cancel = 'jupyter-aistack:cancel';
+  export const drain = 'jupyter-aistack:drain';
+  export const undrain = 'jupyter-aistack:undrain';
   export const refresh = 'jupyter-aistack:refresh';
 }
 
@@ -38,6 +40,8 @@ export interface ICommandOptions {
   askRequest: (kernelId: string) => Promise<IRequested | null>;
   /** Asks whether to go on; resolves to the answer. */
   confirm: (title: string, question: string) => Promise<boolean>;
+  /** Asks for a text; null when the user has thought better of it. */
+  ask: (title: string, label: string) => Promise<string | null>;
   /** The kernels of this server; what they and their workers hold is the user's own. */
   kernelIds: () => readonly string[];
   /** The lease at which the context menu was opened; null for none. */

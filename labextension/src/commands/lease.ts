@@ -26,6 +26,7 @@ import {
   isOnline,
   type ICommandOptions
 } from './base';
+import { drainCommands } from './drain';
 import { suspendCommands } from './suspend';
 
 /** Adds the commands; dispose the result to remove them. */
@@ -64,6 +65,7 @@ function describe(
     [CommandIDs.release]: releaseCommand(options),
     [CommandIDs.extend]: extendCommand(options),
     ...suspendCommands(options),
+    ...drainCommands(options),
     [CommandIDs.cancel]: cancelCommand(options),
     [CommandIDs.refresh]: {
       label: trans.__('Refresh AI Stack'),

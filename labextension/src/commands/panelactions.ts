@@ -12,6 +12,8 @@ export interface IPanelActions {
   applySuspendAction: (leaseId: string, action: SuspendAction) => void;
   restart: (kernelId: string) => void;
   cancel: (requestId: string) => void;
+  drain: (deviceId: string) => void;
+  undrain: (deviceId: string) => void;
   refresh: () => void;
   retry: () => void;
 }
@@ -32,6 +34,8 @@ export function panelActions(
       run(CommandIDs[action], { lease_id }),
     restart: kernel_id => run(CommandIDs.restart, { kernel_id }),
     cancel: request_id => run(CommandIDs.cancel, { request_id }),
+    drain: device_id => run(CommandIDs.drain, { device_id }),
+    undrain: device_id => run(CommandIDs.undrain, { device_id }),
     refresh: () => run(CommandIDs.refresh),
     retry: () => manager.reconnect()
   };

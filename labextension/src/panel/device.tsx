@@ -10,6 +10,7 @@ import {
 import type { IDevice, IHost, ILease, IUsage } from '../wire/types';
 import { Problem, SimulatedBadge } from './badges';
 import { Bar } from './bar';
+import { DrainLine, type IDrainLineProps } from './drain';
 import { EnforcementLine, OffersLine } from './enforcement';
 import { HealthList } from './health';
 import { slicesOn, segments } from './segments';
@@ -17,6 +18,7 @@ import { SliceRow } from './slicerow';
 import { StrayList } from './strays';
 
 export interface IDeviceProps {
+  actions: IDrainLineProps['actions'];
   device: IDevice;
   host: IHost;
   /** All live leases of the host; those on other devices are left out here. */
@@ -25,6 +27,8 @@ export interface IDeviceProps {
   kernelId: string | null;
   /** Seconds since the epoch by the server's clock. */
   now: number;
+  /** The data is fresh enough to act upon. */
+  online: boolean;
   trans: TranslationBundle;
 }
 
@@ -44,6 +48,7 @@ export function DeviceBlock(props: IDeviceProps): JSX.Element {
       </div>
       <DeviceUse {...props} />
       {device.problem && <Problem text={device.problem} />}
+      <DrainLine {...props} />
       <HealthList device={device} now={props.now} trans={trans} />
       <OffersLine device={device} trans={trans} />
       <EnforcementLine device={device} trans={trans} />

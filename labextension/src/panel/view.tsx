@@ -211,12 +211,14 @@ function Devices(props: IPanelProps & { host: IHost }): JSX.Element {
         {host.devices.map(device => (
           <DeviceBlock
             key={device.id}
+            actions={props.actions}
             device={device}
             host={host}
             leases={manager.leases}
             usage={manager.usage}
             kernelId={props.kernelId}
             now={manager.now()}
+            online={isOnline(manager)}
             trans={trans}
           />
         ))}

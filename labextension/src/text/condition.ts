@@ -22,31 +22,22 @@ export function conditionTitle(
   kind: ConditionKind,
   trans: TranslationBundle
 ): string {
-  switch (kind) {
-    case 'DeviceUnhealthy':
-      return trans.__('on a sick GPU');
-    case 'DeviceFault':
-      return trans.__('on a GPU that failed');
-    case 'MemoryExceeded':
-      return trans.__('over its memory');
-    case 'NotEnforced':
-      return trans.__('not enforced');
-    case 'LimitLowered':
-      return trans.__('above its lowered limit');
-    case 'MemoryPressure':
-      return trans.__('near its memory');
-    case 'MemoryUnknown':
-      return trans.__('memory unknown');
-    case 'NotVerified':
-      return trans.__('could not be verified');
-    case 'LimitPending':
-      return trans.__('another limit');
-    case 'EnforcementReduced':
-      return trans.__('enforced at a lower level than available');
-    case 'Failed':
-    case 'Note':
-      return '';
-  }
+  const titles: Record<ConditionKind, string> = {
+    DeviceUnhealthy: trans.__('on a sick GPU'),
+    DeviceFault: trans.__('on a GPU that failed'),
+    MemoryExceeded: trans.__('over its memory'),
+    NotEnforced: trans.__('not enforced'),
+    LimitLowered: trans.__('above its lowered limit'),
+    MemoryPressure: trans.__('near its memory'),
+    MemoryUnknown: trans.__('memory unknown'),
+    NotVerified: trans.__('could not be verified'),
+    LimitPending: trans.__('another limit'),
+    EnforcementReduced: trans.__('enforced at a lower level than available'),
+    DeviceDrained: '',
+    Failed: '',
+    Note: ''
+  };
+  return titles[kind];
 }
 
 /** The condition as a sentence. */

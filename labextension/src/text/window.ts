@@ -28,6 +28,16 @@ export function formatWindow(
     : `${start} ${from} – ${end} ${to}`;
 }
 
+/** Such as "today 10:00", with a date where the weekday would not do. */
+export function formatMoment(
+  at: number,
+  now: number,
+  trans: TranslationBundle,
+  calendar: ICalendar = {}
+): string {
+  return `${dayOf(at, now, trans, calendar)} ${timeOf(at, calendar)}`;
+}
+
 function dayOf(
   at: number,
   now: number,

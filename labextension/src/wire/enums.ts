@@ -5,6 +5,7 @@ import type {
   ConditionKind,
   DeviceKind,
   DisplayState,
+  DrainKind,
   Enforcement,
   HolderKind,
   LeaseState,
@@ -40,6 +41,8 @@ export const enforcement = oneOf<Enforcement>(
 
 export const severity = oneOf<Severity>('info', 'warning', 'error');
 
+export const drainKind = oneOf<DrainKind>('drain', 'quarantine');
+
 export const holderKind = oneOf<HolderKind>(
   'kernel',
   'worker',
@@ -65,6 +68,7 @@ export const conditionKind = oneOf<ConditionKind>(
   'Failed',
   'LimitLowered',
   'MemoryPressure',
+  'DeviceDrained',
   'MemoryUnknown',
   'NotVerified',
   'LimitPending',

@@ -31,6 +31,16 @@ export interface IHealthCondition {
   since: number;
 }
 
+export type DrainKind = 'drain' | 'quarantine';
+
+export interface IDrain {
+  kind: DrainKind;
+  reason: string;
+  until: number | null;
+  since: number;
+  created_by: string;
+}
+
 export interface IDevice {
   id: string;
   host: string;
@@ -54,6 +64,7 @@ export interface IDevice {
   why_not: Record<string, string>;
   advice: string;
   conditions: IHealthCondition[];
+  drain: IDrain | null;
   free_fraction: string;
 }
 
@@ -110,6 +121,8 @@ export interface IHost {
   simulated: boolean;
   problems: string[];
   suspend: ISuspendCapability | null;
+  roles: string[];
+  manages: string[];
   devices: IDevice[];
   queues: IQueueSettings[];
   reservations: IReservation[];
@@ -171,6 +184,7 @@ export type ConditionKind =
   | 'Failed'
   | 'LimitLowered'
   | 'MemoryPressure'
+  | 'DeviceDrained'
   | 'MemoryUnknown'
   | 'NotVerified'
   | 'LimitPending'

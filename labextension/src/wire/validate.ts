@@ -16,6 +16,7 @@ import {
   conditionKind,
   deviceKind,
   displayState,
+  drainKind,
   enforcement,
   holderKind,
   leaseState,
@@ -32,6 +33,7 @@ import type {
   ICondition,
   IDevice,
   IDeviceState,
+  IDrain,
   IError,
   IEvent,
   IEvents,
@@ -86,6 +88,14 @@ export const healthCondition = shape<IHealthCondition>({
   since: number
 });
 
+export const drain = shape<IDrain>({
+  kind: drainKind,
+  reason: text,
+  until: nullable(number),
+  since: number,
+  created_by: text
+});
+
 export const device = shape<IDevice>({
   id: text,
   host: text,
@@ -109,6 +119,7 @@ export const device = shape<IDevice>({
   why_not: optional(table(text), {}),
   advice: optional(text, ''),
   conditions: optional(list(healthCondition), []),
+  drain: nullable(drain),
   free_fraction: text
 });
 
@@ -165,6 +176,8 @@ export const host = shape<IHost>({
   simulated: flag,
   problems: list(text),
   suspend: nullable(suspendCapability),
+  roles: optional(list(text), []),
+  manages: optional(list(text), []),
   devices: list(device),
   queues: list(queueSettings),
   reservations: list(reservation),

@@ -349,3 +349,46 @@ def test_the_groups_that_a_transport_vouches_for_go_before_those_of_the_login() 
     with pytest.raises(PermissionDenied):
         desk.call("reserve", CLASS, replace(PROF, groups=frozenset()))
     assert desk.call("reserve", CLASS, replace(ANN, groups=frozenset({"staff"})))
+
+
+def test_an_operator_takes_a_device_out_of_placement_and_back() -> None:
+    desk = service(operators=frozenset({"prof"}))
+    until = desk.broker.clock() + 7200.0
+    drained = desk.call(
+        "drain", {"device": "0", "seconds": 7200, "reason": "fan"}, PROF
+    )
+    assert drained["drain"] == {
+        "kind": "drain",
+        "reason": "fan",
+        "until": until,
+        "since": desk.broker.clock(),
+        "created_by": "prof",
+    }
+    (shown,) = desk.call("host", {}, ANN)["devices"]
+    assert shown == drained
+    assert "is being drained until" in ask(desk, ANN)["request"]["reason"]
+    sick = desk.call("quarantine", {"device": "0"}, PROF)["drain"]
+    assert (sick["kind"], sick["until"]) == ("quarantine", None)
+    assert desk.call("undrain", {"device": "0"}, PROF)["drain"] is None
+    assert desk.call("mine", {}, ANN)["leases"], "who waited is served"
+
+
+@pytest.mark.parametrize(
+    ("verb", "fields", "sentence"),
+    [
+        ("drain", {"seconds": 0}, "seconds: expected a number"),
+        ("drain", {"seconds": 60, "until": 4e9}, "seconds: give either until or"),
+        ("drain", {"until": 1.0}, "until: that time is over already"),
+        ("drain", {"reason": 7}, "reason: expected text"),
+        ("quarantine", {"until": 4e9}, "until: a quarantine lasts until the device"),
+        ("undrain", {"device": "9"}, "device: none is called '9'"),
+    ],
+)
+def test_a_drain_that_makes_no_sense_names_the_field_and_changes_nothing(
+    verb: str, fields: dict[str, Any], sentence: str
+) -> None:
+    desk = service()
+    with pytest.raises(InvalidRequest) as caught:
+        desk.call(verb, {"device": "0", **fields}, ROOT)
+    assert caught.value.message.startswith(sentence)
+    assert not desk.broker.events()

@@ -35,6 +35,8 @@ HIDDEN = {
         "health",
         "used_bytes",
     },  # what is in use is told by the usage
+    # It stands in its device.
+    "Drain": {"device_id", "device_name", "host"},
     "Stray": {"program"},  # others may see no more of the command
     "HealthCondition": {"evidence"},  # its provider's
     "Reservation": {"host"},  # all are of the host that is asked

@@ -418,7 +418,7 @@ def make_first_version(url: str) -> None:
         ):
             connection.exec_driver_sql(f"DROP TABLE aistack_{table}")
         drop_columns(connection, "aistack_events", ("device_id", *OF_AUDIT))
-        drop_columns(connection, "aistack_meta", OF_CHAIN)
+        drop_columns(connection, "aistack_meta", (*OF_CHAIN, "drains"))
         connection.exec_driver_sql("DROP INDEX ix_aistack_leases_due_at")
         connection.exec_driver_sql("DROP INDEX ix_aistack_leases_ended_at")
         connection.exec_driver_sql("DROP INDEX ix_aistack_requests_submitted_at")

@@ -196,6 +196,14 @@ def test_what_may_be_created_where_is_the_administrators(fake_nvml, gpu) -> None
     assert reason == "no GPU here may be cut into 2g.35gb; there may be 1g.18gb"
 
 
+def test_a_drained_gpu_is_not_cut(fake_nvml) -> None:
+    child = fake_nvml.python(GPU + SHAPES, SETUP)
+    assert child("provider.plan_room(['1g.18gb'], {}).steps")
+    ((_, reason),) = child("provider.plan_room(['1g.18gb'], {}, ['GPU-a']).refused")
+    assert "no GPU here is in MIG mode" in reason
+    assert child("provider.make_room(['1g.18gb'], {}, ['GPU-a'])") == ()
+
+
 def test_a_gpu_that_is_not_in_mig_mode_is_never_cut(fake_nvml) -> None:
     child = fake_nvml.python(PLAIN + SHAPES, SETUP)
     ((_, reason),) = child("provider.plan_room(['1g.18gb'], {}).refused")

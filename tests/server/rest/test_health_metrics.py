@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from jupyter_aistack.broker.api.figures import HostFigures
@@ -12,6 +14,7 @@ from jupyter_aistack.core.model.device_health import (
     HealthFigures,
     health_condition,
 )
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.server.rest.health_metrics import HEALTH_FIGURES
 from jupyter_aistack.server.rest.metrics import exposition
 
@@ -60,6 +63,7 @@ def test_a_sick_gpu_shows_what_is_wrong_with_it() -> None:
     )
     health = DeviceHealth(figures=figures)
     assert told(gpu(health, problem="reported Xid 95")) == {
+        "aistack_device_drained": 0,
         "aistack_device_healthy": 0,
         "aistack_device_xid_errors": 95,
         "aistack_device_ecc_sbe_vol_total": 7,
@@ -79,7 +83,18 @@ def test_a_sick_gpu_shows_what_is_wrong_with_it() -> None:
 
 
 def test_what_a_driver_does_not_tell_is_left_out() -> None:
-    assert told(gpu(DeviceHealth())) == {"aistack_device_healthy": 1}
+    assert told(gpu(DeviceHealth())) == {
+        "aistack_device_drained": 0,
+        "aistack_device_healthy": 1,
+    }
+
+
+def test_a_device_that_is_out_of_placement_by_hand_is_told() -> None:
+    drain = Drain(device_id="GPU-0", host="box", since=0.0)
+    assert told(replace(gpu(DeviceHealth()), drain=drain)) == {
+        "aistack_device_drained": 1,
+        "aistack_device_healthy": 1,
+    }
 
 
 def test_each_condition_is_told_by_its_code_and_severity() -> None:

@@ -75,7 +75,9 @@ def test_document_is_valid_and_names_where_it_is_served(
 
 
 def test_every_route_is_described() -> None:
-    described = {path.replace("{id}", "X") for path in document("/")["paths"]}
+    described = {
+        re.sub(r"\{(id|device)\}", "X", path) for path in document("/")["paths"]
+    }
     served = {
         route.removeprefix("/aistack/api/v1").replace("([^/]+)", "X").replace("\\", "")
         for route, _ in ROUTES
@@ -115,6 +117,13 @@ def test_server_keeps_to_its_description(
             )
             release = schema[home]["DELETE"].Case(path_parameters={"id": made_id})
             release.call_and_validate(
+                headers={"Authorization": f"token {TOKEN}"}, checks=CHECKS
+            )
+        if "/devices/" in path and (method, response.status_code) == ("POST", 200):
+            undrain = schema["/devices/{device}/drain"]["DELETE"].Case(
+                path_parameters=case.path_parameters
+            )
+            undrain.call_and_validate(
                 headers={"Authorization": f"token {TOKEN}"}, checks=CHECKS
             )
 

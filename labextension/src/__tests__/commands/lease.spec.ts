@@ -57,6 +57,7 @@ beforeEach(() => {
       return null;
     },
     confirm: async () => answer,
+    ask: async () => (answer ? 'a fan' : null),
     kernelIds: () => kernels,
     leaseUnderMouse: () => underMouse,
     restarterOf: id =>
@@ -330,5 +331,41 @@ describe('every command', () => {
     expect(commands.caption(id)).not.toBe('');
     const { args } = await commands.describedBy(id);
     expect(args).toMatchObject({ type: 'object' });
+  });
+});
+
+describe('taking devices out of placement', () => {
+  function pushAs(...roles: string[]): string {
+    const snapshot = sampleSnapshot();
+    snapshot.host.roles = roles;
+    const [device] = snapshot.host.devices;
+    server.answer(`POST devices/${device.id}/drain`, device);
+    server.answer(`DELETE devices/${device.id}/drain`, device);
+    FakeSocket.latest.show(snapshot);
+    return device.id;
+  }
+
+  it('is for operators and admins, and for devices that are there', () => {
+    const device_id = pushAs('user', 'manager');
+    expect(commands.isEnabled(CommandIDs.drain, { device_id })).toBe(false);
+    pushAs('user', 'operator');
+    expect(commands.isEnabled(CommandIDs.drain, { device_id })).toBe(true);
+    expect(commands.isEnabled(CommandIDs.undrain, { device_id })).toBe(false);
+    const gone = { device_id: 'GPU-gone' };
+    expect(commands.isEnabled(CommandIDs.drain, gone)).toBe(false);
+  });
+
+  it('asks why, and does nothing where the user thinks better of it', async () => {
+    const device_id = pushAs('user', 'operator');
+    const path = `devices/${device_id}/drain`;
+    answer = false;
+    await commands.execute(CommandIDs.drain, { device_id });
+    expect(server.asked.some(call => call.path === path)).toBe(false);
+    answer = true;
+    await commands.execute(CommandIDs.drain, { device_id });
+    const body = { reason: 'a fan' };
+    expect(server.asked).toContainEqual({ method: 'POST', path, body });
+    await commands.execute(CommandIDs.undrain, { device_id });
+    expect(server.asked).toContainEqual({ method: 'DELETE', path, body: null });
   });
 });

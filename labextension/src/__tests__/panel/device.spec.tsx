@@ -19,7 +19,9 @@ function props(index = 0, kernelId: string | null = KERNEL): IDeviceProps {
   const { host, leases, usage } = sampleSnapshot();
   const now = usage.at;
   const device = host.devices[index];
-  return { device, host, leases, usage, kernelId, now, trans };
+  const actions = { drain: () => undefined, undrain: () => undefined };
+  const shown = { device, host, leases, usage, kernelId, now };
+  return { ...shown, actions, online: true, trans };
 }
 
 function cut(given: IDeviceProps): ISegment[] {

@@ -35,6 +35,8 @@ const actions: IPanelActions = {
   restart: id => done.push(`restart ${id}`),
   cancel: id => done.push(`cancel ${id}`),
   refresh: () => done.push('refresh'),
+  drain: id => done.push(`drain ${id}`),
+  undrain: id => done.push(`undrain ${id}`),
   retry: () => done.push('retry')
 };
 
