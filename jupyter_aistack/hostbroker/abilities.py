@@ -33,8 +33,9 @@ LACKS: tuple[tuple[Capability, str], ...] = (
 )
 """What each right is needed for."""
 HIDDEN = (
-    "see processes of other users: /proc is mounted with hidepid; a holder that cannot "
-    "be seen is taken to live"
+    "see processes of other users: /proc is mounted with hidepid. A holder that cannot "
+    "be seen is taken to live, and Jupyter servers cannot speak for their kernels; mount "
+    "/proc with gid= of the broker's group"
 )
 
 

@@ -140,16 +140,18 @@ class _Serving:
         # Adopted before anybody is answered: what a broker before this one has left.
         await self._calls.run(self._broker.maintain)
         await self._server.start(self._listener.listener)
-        tasks = [asyncio.create_task(each) for each in (self._turn(), _report_life())]
+        loops = (self._keep_turns(), self._follow_turns(), _report_life())
+        tasks = [asyncio.create_task(each) for each in loops]
+        for text in missing_abilities():
+            log.warning("it is not root, and cannot %s", text)
         log.info(
             "jupyter_aistack %s, process %d, listens at %s",
             __version__,
             os.getpid(),
             self._listener.path,
         )
-        for text in missing_abilities():
-            log.warning("it is not root, and cannot %s", text)
-        service_manager.notify(service_manager.READY)
+        status = service_manager.status_text(f"listens at {self._listener.path}")
+        service_manager.notify(service_manager.READY, status)
         try:
             await stopped.wait()
         finally:
@@ -165,12 +167,13 @@ class _Serving:
 
     # -- turns -------------------------------------------------------------------------
 
-    async def _turn(self) -> None:
-        steps = {
-            "settings": self._follow_settings,
-            "keep": self._keep,
-            "socket": self._check_socket,
-        }
+    async def _keep_turns(self) -> None:
+        steps = {"keep": self._keep}
+        await TurnLoop(steps, lambda: self._reload.cycle_seconds).run()
+
+    async def _follow_turns(self) -> None:
+        """A ledger or a driver that hangs must not keep these back."""
+        steps = {"settings": self._follow_settings, "socket": self._check_socket}
         await TurnLoop(steps, lambda: self._reload.cycle_seconds).run()
 
     async def _follow_settings(self) -> None:

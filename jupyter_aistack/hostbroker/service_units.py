@@ -28,6 +28,8 @@ SERVICE = """\
 Description=Slices of GPUs for Jupyter: the broker of this host
 Requires={socket_name}
 After=network.target {socket_name}
+# A ledger that does not answer for long is no reason to give up.
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -36,7 +38,7 @@ ExecReload=/bin/kill -HUP $MAINPID
 {user}WatchdogSec=60
 TimeoutStartSec=300
 Restart=on-failure
-RestartSec=1
+RestartSec=2
 # What it has started for those who hold slices lives on while it is started again.
 KillMode=process
 StateDirectory=aistack

@@ -23,10 +23,10 @@ from jupyter_aistack.broker.requests import Requests
 from jupyter_aistack.broker.suspend_support import SuspendSupport
 from jupyter_aistack.broker.suspension import Suspension
 from jupyter_aistack.cli import main
-from jupyter_aistack.core.model.device_state import DeviceState, SuspendMethod
+from jupyter_aistack.core.model.device_state import DeviceState
+from jupyter_aistack.core.model.policy import SuspendPolicy
 from jupyter_aistack.core.model.units import GIB
 from jupyter_aistack.core.suspend import build
-from jupyter_aistack.core.suspend.capability import SuspendCapability
 
 POINTS: dict[str, tuple[type, str]] = {
     "submitting": (Requests, "submit"),
@@ -92,14 +92,16 @@ def counted(folder: Path, method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install(folder: Path) -> None:
-    """Have every broker of this process die at its points, and able to suspend."""
+    """Have every broker of this process die at its points, and have leases moved, as
+    those of Jupyter servers without a host broker are.
+    """
     for point, (owner, name) in POINTS.items():
         setattr(owner, name, dying(folder, point, getattr(owner, name)))
     build.unchecked = checked
     HostState.now = jumping(folder, HostState.now)  # type: ignore[method-assign]
     Maintenance.maintain = counted(folder, Maintenance.maintain)  # type: ignore[method-assign]
-    able = SuspendCapability(tier=SuspendMethod.SIMULATED)
-    SuspendSupport.capability = property(lambda _self: able)  # type: ignore[assignment, method-assign]
+    policy = SuspendPolicy(warm_seconds=1.0)
+    SuspendSupport.policy_in_force = lambda _self: policy  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -269,7 +269,7 @@ def test_systemd_hears_that_it_is_ready_and_alive(folder: Path) -> None:
             "WATCHDOG_USEC": "300000",
         }
         with live_broker(folder, environment=environment) as host:
-            heard = {manager.recv(100) for _ in range(2)}
+            heard = {manager.recv(200).partition(b"\n")[0] for _ in range(2)}
             assert heard == {b"READY=1", b"WATCHDOG=1"}
             assert host.stop() == 0
             while (last := manager.recv(100)) == b"WATCHDOG=1":
@@ -364,3 +364,14 @@ def test_a_user_that_asks_without_reading_delays_nobody_else(host: LiveBroker) -
         assert deaf.stdout.readline() == "full\n"
         lease = host.speaker(BOB).request()
         assert lease["holder"]["user"] == f"uid-{BOB}"
+
+
+@needs_root
+def test_a_broker_of_another_user_cannot_take_the_place(host: LiveBroker) -> None:
+    other = LiveBroker(host.folder, launcher=AS_SYSTEM_USER)
+    assert other.spawn().wait(60) == 1
+    assert f"process {host.pid} listens at {host.path}" in host.log
+    assert host.speaker().ask("leases") == {"leases": []}
+    assert host.stop() == 0
+    assert other.spawn().wait(60) == 1
+    assert "broker.sock.lock cannot be written: Permission denied" in host.log

@@ -34,7 +34,6 @@ pytestmark = pytest.mark.skipif(
 USERS = (ALICE, BOB, CAROL, DAVE)
 HOLDERS = 20
 SETTINGS = """
-c.AIStack.suspend = {"warm": "1s"}
 c.AIStack.queues = {"default": {"suspend": True, "idle": False}}
 c.AIStack.cycle_seconds = 0.2
 """

@@ -55,7 +55,7 @@ def check_alone(world: World) -> None:
     assert shared == {}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(steps=STEPS, suspends=st.booleans())
 def test_two_users_never_share_a_gpu(steps: list[Any], suspends: bool) -> None:
     world = World(gpus(2), ALONE)

@@ -15,6 +15,8 @@ it('names the process and the device, short enough to be read to its end', () =>
   expect(texts[1]).toBe(
     'process 4711 (python train.py) uses GPU 0 without a lease, and is ended soon'
   );
-  expect(texts[0]).toMatch(/^process 1 \(python .*… uses GPU-5a1f0c3e.*a slice$/);
+  expect(texts[0]).toMatch(
+    /^process 1 \(python .*… uses GPU-5a1f0c3e.*a slice$/
+  );
   expect(texts[0].length).toBeLessThanOrEqual(140);
 });
