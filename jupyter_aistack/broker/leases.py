@@ -97,8 +97,10 @@ class Leases:
             PrepareFailed: the lease has been ended as failed. Not so a lease that was
                 in use and whose GPU is closed: it opens as soon as all whose work broke
                 have ended, and a kernel that is restarted first must not lose it.
+            LeaseLost: an earlier call that could not be answered has had it taken back.
         """
-        self._withdrawals.revive(lease.request_id)
+        if self._withdrawals.revive(lease.request_id):
+            refuse_ended(self._host_state.lease(lease.id))
         try:
             return self._prepare(lease)
         except BaseException as error:

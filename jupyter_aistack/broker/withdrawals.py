@@ -50,6 +50,7 @@ class Withdrawals:
         self._pending: dict[str, Callable[[], None]] = {}
         self._keys: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._kept: OrderedDict[str, None] = OrderedDict()
+        self._tried: OrderedDict[str, None] = OrderedDict()
         self._settling = threading.RLock()
 
     def withdraw(self, request_id: str, why: str = UNANSWERED) -> None:
@@ -68,12 +69,16 @@ class Withdrawals:
             self._pending.pop(request_id, None)
             _remember(self._kept, request_id)
 
-    def revive(self, request_id: str) -> None:
+    def revive(self, request_id: str) -> bool:
         """A request is asked about by somebody who knows it: what an earlier call could
         not answer is not taken back, unless a later one cannot either.
+
+        Returns:
+            Whether that was tried already: its lease may have ended.
         """
         with self._settling:
             self._pending.pop(request_id, None)
+            return request_id in self._tried
 
     def withdraw_key(self, user: str, key: str) -> None:
         """As `withdraw`, for what a user has asked for under an idempotency key, or is
@@ -118,6 +123,7 @@ class Withdrawals:
     def _end_request(self, request_id: str, why: str) -> None:
         if request_id in self._kept:
             return
+        _remember(self._tried, request_id)
         state = self._host_state
         now = state.now()
         request = state.ledger.cancel(request_id, now, why)

@@ -16,7 +16,12 @@ from jupyter_aistack.core.model.condition import ConditionKind
 from jupyter_aistack.core.model.device import Device
 from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.core.model.request import RequestState
-from jupyter_aistack.exceptions import LedgerUnavailable, Refused, Unsatisfiable
+from jupyter_aistack.exceptions import (
+    LeaseLost,
+    LedgerUnavailable,
+    Refused,
+    Unsatisfiable,
+)
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock, holder
 from tests.fakes.ledgers import FailingLedger
@@ -189,6 +194,17 @@ def test_who_asks_again_after_a_failure_what_became_of_a_request_keeps_it(
         if is_over:
             return
     raise AssertionError("more transactions than expected")
+
+
+def test_a_lease_that_was_taken_back_is_not_handed_out_again(
+    broker: Broker, ledger: FailingLedger
+) -> None:
+    """A call that has looked before it was taken back, and prepares afterwards."""
+    request = broker.submit("1/4", holder("a"))
+    lease = broker.lease(request.lease_id)
+    broker.withdraw(request.id)
+    with pytest.raises(LeaseLost):
+        broker.prepare(lease)
 
 
 def test_what_could_not_be_taken_back_is_once_the_ledger_answers(

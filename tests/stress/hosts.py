@@ -24,9 +24,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from jupyter_aistack.core.model.condition import conditions_text
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, Outcome
 from jupyter_aistack.core.model.request import RequestState
+from jupyter_aistack.exceptions import LeaseLost
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
 from tests.fakes.host_broker import ALICE, BOB, CAROL, DAVE, LiveBroker
 from tests.fakes.postgres_server import OWNER, PostgresServer
@@ -379,7 +381,10 @@ def _lost(
 ) -> list[str]:
     """What the clients of a place were told and the ledger does not know of."""
     lost = []
-    for note in post.notes:
+    notes = post.notes
+    # Told before anything of it was used; asked for again it would be another.
+    failed = {note["key"] for note in notes if note.get("code") == LeaseLost.__name__}
+    for note in notes:
         key = note["key"]
         lease = leases.get(note.get("lease", ""))
         if note["word"] == "handed" and (lease is None or lease.holder.pid is None):
@@ -387,8 +392,9 @@ def _lost(
         if note["word"] == "given-back":
             is_released = lease is not None and lease.outcome is Outcome.RELEASED
             if note["outcome"] != "released" or not is_released:
-                lost.append(f"{key}: {note['outcome']} when it was given back")
-        if note["word"] == "done":
+                why = "" if lease is None else conditions_text(lease.conditions)
+                lost.append(f"{key}: {note['outcome']} when given back: {why}")
+        if note["word"] == "done" and key not in failed:
             lost += _lost_request(ledger, post.uid, key)
     return lost
 
