@@ -133,7 +133,7 @@ def measure(rounds: int) -> Report:
         "server_and_host_broker_vs_embedded": behind_server / medians["embedded"],
     }
     goals = {
-        "p50_ms": 10,
+        "p50_ms": 3,
         "host_broker_vs_embedded": 1.5,
         "server_and_host_broker_vs_server": 1.5,
         "server_and_host_broker_vs_embedded": 1.5,

@@ -6,7 +6,7 @@ GPU, or an eighth of one, until it may use it, lets go of it, and asks again. Ou
 asked as kernels ask: over the Unix socket of a real Jupyter server, with eight
 simulated GPUs and the default ledger on SQLite. gflow and Slurm are asked by their own
 commands (``gbatch``, ``salloc``), which is how people ask them; the time is until the
-job's first line runs.
+job's first line runs. Of several rounds the middle one counts, as Slurm's swing.
 
 ``ratios.vs_gflow`` and ``ratios.vs_slurm`` are **their p50 over ours**: how many times
 faster we are, so more is better. A peer that is not installed is shown with the command
@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.pool import Pool
@@ -157,17 +158,19 @@ def measure(rounds: int) -> Report:
         clients = started(stack)
         for client in clients.values():
             all_at_once(pool, client, 1)
-        result: dict[str, list[float]] = {name: [] for name in clients}
+        result: dict[str, list[list[float]]] = {name: [] for name in clients}
         for number in range(rounds):
             for name in clients if number % 2 == 0 else reversed(clients):
-                result[name] += all_at_once(pool, clients[name], EACH[name])
+                result[name].append(all_at_once(pool, clients[name], EACH[name]))
     return summary(result)
 
 
-def summary(result: Mapping[str, list[float]]) -> Report:
-    """The report of what every request took, in milliseconds, by system."""
-    p50 = {name: percentile(times, 0.5) for name, times in result.items()}
-    p99 = {name: percentile(times, 0.99) for name, times in result.items()}
+def summary(result: Mapping[str, Sequence[Sequence[float]]]) -> Report:
+    """The report of what every request took, in milliseconds, by system and round; the
+    middle round counts.
+    """
+    p50 = {name: median_of(rounds, 0.5) for name, rounds in result.items()}
+    p99 = {name: median_of(rounds, 0.99) for name, rounds in result.items()}
     ratios: dict[str, float | None] = {
         f"vs_{name}": p50[name] / p50["ours"] if name in p50 else None
         for name in SYSTEMS
@@ -176,13 +179,17 @@ def summary(result: Mapping[str, list[float]]) -> Report:
     ratios["p99_over_p50"] = p99["ours"] / p50["ours"]
     figures = {f"{name}_p50_ms": value for name, value in p50.items()}
     figures |= {f"{name}_p99_ms": value for name, value in p99.items()}
-    goals = {"p99_over_p50": 10.0}
+    goals = {"p99_over_p50": 5.0, "ours_p50_ms": 15.0}
     return Report(
         ratios=ratios,
         figures=figures,
         goals=goals,
-        floors={"vs_gflow": 5.0, "vs_slurm": 20.0},
+        floors={"vs_gflow": 10.0, "vs_slurm": 20.0},
     )
+
+
+def median_of(rounds: Sequence[Sequence[float]], share: float) -> float:
+    return statistics.median(percentile(list(times), share) for times in rounds)
 
 
 def install() -> None:

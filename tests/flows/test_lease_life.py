@@ -63,7 +63,7 @@ async def test_kernel_without_a_queue_of_its_own_waits_in_its_users(
     policy = broker.policy
     broker.host_state.policy = replace(policy, queues=(lab, *policy.queues))
     monkeypatch.setattr(
-        "jupyter_aistack.kernel.kernel_leases.groups_of",
+        "jupyter_aistack.broker.remote.embedded.groups_of",
         lambda user: frozenset({"painters"}),
     )
     kernel_id = await kernels.start_kernel(kernel_name=kernelspec("one", slice="cpu:1"))

@@ -96,7 +96,8 @@ class SQLLedger(TransactionalLedger):
         return super().read(host, now)
 
     def recall(self, host: str, now: float) -> LedgerState:
-        known = self._open().known
+        # Whether the file is still the same is looked at when something is written.
+        known = None if self._opened is None else self._opened.known
         state = None if known is None else known.state(host, now)
         return self.read(host, now) if state is None else state
 
