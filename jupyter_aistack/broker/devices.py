@@ -5,7 +5,7 @@ measured.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from jupyter_aistack.core.enforcement.device_visibility import hidden_environment
@@ -278,7 +278,7 @@ class DeviceManager:
     def plan_room(
         self,
         wanted: Sequence[str],
-        leases: Iterable[Lease],
+        leased: Mapping[str, str],
         drained: Collection[str] = (),
     ) -> MIGPlan:
         """Which MIG instances would be created for `wanted`, and why not for some.
@@ -286,8 +286,7 @@ class DeviceManager:
         """
         self.inventory()
         plans = [
-            provider.plan_room(wanted, _leased(leases), drained)
-            for provider in self._guarded
+            provider.plan_room(wanted, leased, drained) for provider in self._guarded
         ]
         nobody = MIGPlan(
             refused=tuple((profile, "no device here can be cut") for profile in wanted)
@@ -297,7 +296,7 @@ class DeviceManager:
     def make_room(
         self,
         wanted: Sequence[str],
-        leases: Iterable[Lease],
+        leased: Mapping[str, str],
         drained: Collection[str] = (),
     ) -> tuple[str, ...]:
         """Create MIG instances for `wanted`; what was done, one phrase per step.
@@ -308,7 +307,7 @@ class DeviceManager:
             return tuple(
                 d
                 for provider in self._guarded
-                for d in provider.make_room(wanted, _leased(leases), drained)
+                for d in provider.make_room(wanted, leased, drained)
             )
         finally:
             self.forget()
@@ -388,15 +387,6 @@ class DeviceManager:
         """Let go of the drivers."""
         for provider in self._guarded:
             provider.close()
-
-
-def _leased(leases: Iterable[Lease]) -> dict[str, str]:
-    return {
-        slice_.uuid: lease.id
-        for lease in leases
-        for slice_ in lease.slices
-        if slice_.uuid
-    }
 
 
 def _prepared_by(

@@ -49,8 +49,8 @@ class MIGReconfigurer:
         wanted = tuple(profiles) or missing_profiles(snapshot, self._clock())
         if not wanted:
             return MIGPlan()
-        live = _live(snapshot.leases)
-        return self._devices.plan_room(wanted, live, _drained(snapshot))
+        leased = _leased(snapshot.leases)
+        return self._devices.plan_room(wanted, leased, _drained(snapshot))
 
     def make(self, snapshot: Snapshot, profiles: Sequence[str] = ()) -> tuple[str, ...]:
         """Create the instances; what was done, one phrase per step. Raises `Refused`
@@ -59,8 +59,8 @@ class MIGReconfigurer:
         wanted = tuple(profiles) or missing_profiles(snapshot, self._clock())
         if not wanted:
             return ()
-        live = _live(snapshot.leases)
-        return self._devices.make_room(wanted, live, _drained(snapshot))
+        leased = _leased(snapshot.leases)
+        return self._devices.make_room(wanted, leased, _drained(snapshot))
 
     def serve(self, snapshot: Callable[[], Snapshot]) -> bool:
         """Create what those who wait lack, where that is allowed; whether anything
@@ -86,5 +86,12 @@ def _drained(snapshot: Snapshot) -> frozenset[str]:
     return frozenset(device.id for device in devices if device.drain is not None)
 
 
-def _live(leases: Iterable[Lease]) -> list[Lease]:
-    return [lease for lease in leases if lease.is_live]
+def _leased(leases: Iterable[Lease]) -> dict[str, str]:
+    """The id of the live lease by the UUID of each slice that is leased."""
+    return {
+        slice_.uuid: lease.id
+        for lease in leases
+        if lease.is_live
+        for slice_ in lease.slices
+        if slice_.uuid
+    }

@@ -7,7 +7,9 @@ transaction reads first.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
+from jupyter_aistack.core.audit.changes import as_text
 from jupyter_aistack.core.model.condition import ConditionKind, ConditionUpdate
 from jupyter_aistack.core.model.drain import Drain, drained_condition
 from jupyter_aistack.core.model.events import Event, EventKind
@@ -26,12 +28,13 @@ class DrainTransactions(Transactions):
         with self._changing(now) as rows:
             others = [each for each in rows.drains() if not _is_same(each, drain)]
             _keep(rows, (*others, drain))
-            rows.append(_event(EventKind.DEVICE_DRAINED, drain, now, drain.text))
+            drained = _event(EventKind.DEVICE_DRAINED, drain, now, drain.text)
+            rows.append(replace(drained, after=_facts(drain)))
             update = _told(drain, now)
             for lease in _leases_on(rows, drain.host, {drain.device_id}):
-                detail = update.text
-                rows.append(lease_event(EventKind.LEASE_DRAINED, lease, now, detail))
-                keep_conditions(rows, lease, update)
+                told = keep_conditions(rows, lease, update)
+                kind = EventKind.LEASE_DRAINED
+                rows.append(lease_event(kind, told, now, update.text, was=lease))
 
     def undrain(self, host: str, device_id: str, now: float) -> Drain | None:
         with self._changing(now) as rows:
@@ -56,7 +59,8 @@ def _end(rows: Rows, over: Collection[Drain], now: float) -> None:
     _keep(rows, kept)
     for drain in over:
         detail = "it may be granted again"
-        rows.append(_event(EventKind.DEVICE_UNDRAINED, drain, now, detail))
+        undrained = _event(EventKind.DEVICE_UNDRAINED, drain, now, detail)
+        rows.append(replace(undrained, before=_facts(drain)))
     host = next(iter(over)).host
     still = {drain.device_id: drain for drain in kept if drain.host == host}
     for lease in _leases_on(rows, host, {drain.device_id for drain in over}):
@@ -86,6 +90,18 @@ def _leases_on(rows: Rows, host: str, devices: Collection[str]) -> list[Lease]:
 
 def _devices(lease: Lease) -> set[str]:
     return {slice_.device_id for slice_ in lease.slices}
+
+
+def _facts(drain: Drain) -> str:
+    """What the audit trail keeps of a drain."""
+    return as_text(
+        {
+            "kind": drain.kind.value,
+            "until": drain.until,
+            "since": drain.since,
+            "created_by": drain.created_by,
+        }
+    )
 
 
 def _event(kind: EventKind, drain: Drain, now: float, detail: str) -> Event:

@@ -166,8 +166,8 @@ def test_what_is_asked_for_fails_with_one_sentence(
     lease = lease_on(broker)
     moody.failures[method] = RuntimeError("boom\n  on two lines\x1b[31m")
     calls = {
-        "plan_room": lambda: broker.devices.plan_room(["1g.10gb"], []),
-        "make_room": lambda: broker.devices.make_room(["1g.10gb"], []),
+        "plan_room": lambda: broker.devices.plan_room(["1g.10gb"], {}),
+        "make_room": lambda: broker.devices.make_room(["1g.10gb"], {}),
         "terminate": lambda: broker.terminate(lease, 1),
     }
     with pytest.raises(ProviderError) as caught:
@@ -178,7 +178,7 @@ def test_what_is_asked_for_fails_with_one_sentence(
 def test_a_refusal_is_passed_on(broker: Broker, moody: Moody) -> None:
     moody.failures["make_room"] = Refused("the administrator has not allowed it")
     with pytest.raises(Refused, match="has not allowed"):
-        broker.devices.make_room(["1g.10gb"], [])
+        broker.devices.make_room(["1g.10gb"], {})
 
 
 @pytest.mark.parametrize(

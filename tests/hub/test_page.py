@@ -22,6 +22,8 @@ FRAME = Frame(
 ANN = Caller(user="ann", uid=1000, pid=100, kernel_id="kernel-1", label="a<b>.ipynb")
 BEN = Caller(user="ben", uid=1001, pid=200, kernel_id="kernel-2", label="ben.ipynb")
 BOSS = Caller(user="boss", uid=1002, pid=300)
+OPERATOR = Caller(user="op", uid=1003, pid=400)
+TEACHER = Caller(user="teacher", uid=1004, pid=500)
 
 
 @pytest.fixture
@@ -87,6 +89,27 @@ def test_users_only_read_and_see_no_names(service: Service) -> None:
     assert "someone" in html
     assert "ann" not in re.findall(r">([^<]*)<", html)
     assert "ben.ipynb" in html
+
+
+def test_buttons_are_for_those_who_may(service: Service) -> None:
+    assert actions(service, BOSS) == {"release", "cancel", "drain"}
+    assert actions(service, OPERATOR) == {"release", "cancel", "drain"}
+    assert actions(service, TEACHER) == {"release", "cancel"}
+    assert "teacher: manager of default" in page(service, TEACHER)
+
+
+def test_every_form_is_known_to_come_from_this_page(service: Service) -> None:
+    reader = Reader(page(service, BOSS))
+    tokens = [field for field in reader.fields if field.get("name") == "_xsrf"]
+    assert len(tokens) == len(reader.actions) == 3
+
+
+def test_a_drained_device_says_so_and_can_be_undrained(service: Service) -> None:
+    device = service.call("host", {}, BOSS)["devices"][0]["id"]
+    payload = {"device": device, "reason": "a fan <is> replaced"}
+    service.call("drain", payload, OPERATOR)
+    assert actions(service, OPERATOR) == {"release", "cancel", "undrain"}
+    assert "drained by op: a fan &lt;is&gt; replaced" in page(service, OPERATOR)
 
 
 def test_what_users_write_is_no_markup(service: Service) -> None:

@@ -19,7 +19,9 @@ from tests.fakes.waiting import wait_until
 
 from .asking import ask_for_kernel, leases, queue
 
+SEE_OTHER = 303
 FORBIDDEN = 403
+NOT_FOUND = 404
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,56 @@ def test_the_page_is_for_users_of_the_hub(hub: Hub, alice: HubUser) -> None:
     assert "<form" not in shown.text
     policy = shown.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'")
+
+
+def press(user: HubUser, action: str, **fields: Any) -> requests.Response:
+    """What a form of the page brings, its hidden token included."""
+    xsrf = user.cookie("_xsrf", "/services/aistack/")
+    url = f"{user.hub.url}/services/aistack/{action}"
+    form = {"_xsrf": xsrf, **fields}
+    return user.session.post(url, form, timeout=60, allow_redirects=False)
+
+
+def test_scopes_of_the_hub_make_an_admin_of_the_page(
+    hub: Hub, shared: SharedHub, alice: HubUser
+) -> None:
+    boss = hub.login("boss")
+    assert "boss: admin" in page(boss).text
+    page(alice)
+    token = new_token(hub)["token"]
+    holder = shared.host.speaker(shared.account, token=token)
+    lease = holder.request("1")
+    device = lease["slices"][0]["device_id"]
+    waiting = holder.ask("request", spec="1/2")["request"]["id"]
+
+    # Nobody else has the button, and whoever makes one is refused by the broker.
+    for action, fields in (
+        ("drain", {"device": device, "hours": "1"}),
+        ("undrain", {"device": device}),
+    ):
+        refused = press(alice, action, **fields)
+        assert refused.status_code == FORBIDDEN
+        assert 'role="alert"' in refused.text
+    forged = press(boss, "release", lease_id=lease["id"], _xsrf="x")
+    assert forged.status_code == FORBIDDEN
+    assert holder.ask("mine")["leases"][0]["id"] == lease["id"]
+
+    assert press(boss, "cancel", request_id=waiting).status_code == SEE_OTHER
+    done = press(boss, "release", lease_id=lease["id"])
+    assert done.headers["Location"] == "/services/aistack/?done=release"
+    assert holder.ask("mine")["leases"] == []
+    unknown = press(boss, "release", lease_id="l-none")
+    assert unknown.status_code == NOT_FOUND
+    assert 'role="alert"' in unknown.text
+
+    drained = {"device": device, "hours": "2", "reason": "a fan is replaced"}
+    assert press(boss, "drain", **drained).status_code == SEE_OTHER
+    assert "by boss: a fan is replaced" in page(boss).text
+    assert holder.ask("request", spec="1/4")["lease"] is None
+    assert "hours: expected" in press(boss, "drain", device=device, hours="soon").text
+    assert press(boss, "undrain", device=device).status_code == SEE_OTHER
+    wait_until(lambda: holder.ask("mine")["leases"])
+    holder.end()
 
 
 def test_servers_of_one_account_are_different_users(hub: Hub, alice: HubUser) -> None:

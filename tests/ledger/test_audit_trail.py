@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from jupyter_aistack.core.audit.chain import FlawKind, Link, Verdict, follow
+from jupyter_aistack.core.model.drain import Drain
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease, LeaseTransition
 from jupyter_aistack.core.model.request import Request
@@ -124,3 +125,19 @@ def test_events_that_are_removed_from_the_end_are_missed(url: str, wish: Wish) -
     spoil(url, "DELETE FROM aistack_events WHERE sequence = 2")
     assert verdict(ledger).link.sequence == 1
     assert ledger.chain_ends().end.sequence == 2
+
+
+def test_a_drain_tells_what_it_is_and_what_it_changes_of_leases(
+    ledger: Ledger, wish: Wish, grant: Granter
+) -> None:
+    grant(ledger, wish("r-1"))
+    drain = Drain(device_id="GPU-1", host="box", since=1.0, created_by="op")
+    ledger.drain(drain, 1.0)
+    ledger.undrain("box", "GPU-1", 2.0)
+    events = {event.kind: event for event in ledger.events()}
+    drained = json.loads(events[EventKind.DEVICE_DRAINED].after)
+    assert drained == json.loads(events[EventKind.DEVICE_UNDRAINED].before)
+    assert drained["created_by"] == "op"
+    told = events[EventKind.LEASE_DRAINED]
+    assert (told.before, told.owner) == ("", "ann")
+    assert json.loads(told.after) == {"conditions": ["DeviceDrained"]}

@@ -339,6 +339,7 @@ describe('taking devices out of placement', () => {
     const snapshot = sampleSnapshot();
     snapshot.host.roles = roles;
     const [device] = snapshot.host.devices;
+    device.drain = null;
     server.answer(`POST devices/${device.id}/drain`, device);
     server.answer(`DELETE devices/${device.id}/drain`, device);
     FakeSocket.latest.show(snapshot);
