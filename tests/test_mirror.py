@@ -39,6 +39,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.remote.records",
         "broker.remote.remote",
     },
+    "kernel/test_provisioner.py": {"kernel.allocation", "kernel.kernel_leases"},
     "server/maintenance/test_memory_enforcer.py": {"kernel.process_control"},
     "broker/test_kernel_reports.py": {"core.model.kernel_report"},
     "cli/test_demo.py": {"cli.demo_server"},
@@ -171,10 +172,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "core.suspend.victims",
     },
     "flows/test_gpu_broker.py": {"broker.device_processes", "testing"},
-    "flows/test_lease_life.py": {
-        "kernel.allocation",
-        "kernel.kernel_leases",
-    },
+    "flows/test_lease_life.py": {},
     "flows/test_one_sample.py": {"core.model.sample"},
     "flows/test_without_server.py": {
         "kernel.launch_rejected",
