@@ -121,7 +121,6 @@ class Broker:
         self.leases = state.leases
         self.lease = state.lease
         self.request = state.request
-        self.faults = state.faults
         self.cycle = cycle.run
         self.snapshot = cycle.snapshot
         self.withdraw = withdrawals.withdraw
