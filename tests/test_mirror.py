@@ -76,6 +76,7 @@ DRIVEN_BY: dict[str, set[str]] = {
         "broker.leases",
         "broker.maintenance",
         "broker.requests",
+        "broker.watchdogs",
     },
     "broker/test_broker_sharing.py": {"broker.reservations"},
     "broker/test_fault_monitor.py": {"core.enforcement.faults"},

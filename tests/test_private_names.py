@@ -26,6 +26,8 @@ HOOKS = {
 READ: dict[str, set[str]] = {
     "tests/benchmarks/gpu/probes/child.py": {"_C", "_host_emptyCache"},
     "tests/benchmarks/test_gpu_sections.py": {"_row"},
+    "tests/broker/test_batches.py": {"_changed", "_waiting"},
+    "tests/broker/test_broker_cost.py": {"_calls", "_waiting"},
     "tests/broker/test_processes.py": {"_reading"},
     "tests/broker/test_suspension.py": {"_users_past"},
     "tests/cli/simulate/test_replay.py": {"_resume", "_run", "_start"},
@@ -51,6 +53,7 @@ READ: dict[str, set[str]] = {
     "tests/flows/test_reclaim.py": {"_bus", "_kernels", "_sampler"},
     "tests/flows/test_refused_launches.py": {"_pending_kernels"},
     "tests/kernel/test_verify.py": {"_interpreter"},
+    "tests/ledger/sql/test_known.py": {"_writing"},
     "tests/ledger/sql/test_cache.py": {"_url"},
     "tests/ledger/sql/test_ledger.py": {"_reading"},
     "tests/notebook/magics/test_gpu.py": {"_is_waiting_told"},

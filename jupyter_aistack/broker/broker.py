@@ -19,25 +19,23 @@ from jupyter_aistack.system.pid_namespace import PidNamespace
 
 from .cycle import SchedulingCycle
 from .devices import DeviceManager
-from .drains import Drains
 from .history import HistoryOptions
 from .host_state import HostState
 from .leases import Leases
-from .liveness import holder_liveness
-from .maintenance import Maintenance, Watchdogs
-from .memory_watchdog import MemoryWatchdog
-from .processes import HolderProcesses
+from .maintenance import Maintenance
 from .requests import Requests
 from .reservations import Reservations
-from .strays import StrayMonitor, StrayOptions
+from .strays import StrayOptions
 from .suspend_support import SuspendSupport
 from .suspension import Suspension
+from .watchdogs import Watchdogs
 from .withdrawals import Withdrawals
 
 
 class Broker:
     """Grants slices of this host; each of its methods is a method of one of its parts.
-    Many may share a ledger. Synchronous: use threads.
+    Many may share a ledger, whose tokens and version keep them from granting the same
+    twice. Synchronous: use threads.
 
     Args:
         ledger: where everything is written down.
@@ -80,7 +78,6 @@ class Broker:
     ) -> None:
         self.ledger = ledger
         self.events = ledger.events
-        policy = policy or Policy()
         identity = host_identity(host)
         self.host = identity.id
         self.ttl_seconds = ttl_seconds
@@ -96,28 +93,23 @@ class Broker:
             recorded_faults=lambda: self.host_state.recorded_faults(),
         )
         self.host_state = state = HostState(
-            ledger, devices, policy, clock, ttl_seconds, identity, history
+            ledger, devices, policy or Policy(), clock, ttl_seconds, identity, history
         )
         self.clock = state.now
         self.history = state.history
-        self.set_policy = state.set_policy
-        self.memory = MemoryWatchdog(ledger, state.now, memory_action)
-        self.processes = HolderProcesses(
-            state,
-            liveness=holder_liveness(ledger, is_alive),
-            orphans=self.memory.orphan_processes,
-        )
+        watchdogs = Watchdogs(state, is_alive, memory_action, strays or StrayOptions())
+        self._watchdogs = watchdogs
+        self.memory = watchdogs.memory
+        self.strays = watchdogs.strays
+        self.processes = watchdogs.processes
         self.suspend_support = SuspendSupport(
             state, policy=suspend, capability=capability, host_memory=host_memory
         )
-        self.strays = StrayMonitor(state, self.processes, strays or StrayOptions())
-        self._watchdogs = Watchdogs(memory=self.memory, strays=self.strays)
         withdrawals = Withdrawals(state)
         cycle = SchedulingCycle(
             state, self.processes, self.suspend_support, withdrawals
         )
         self._settle = withdrawals.settle
-        self.drains = Drains(state, cycle)
         self._delegate(cycle, withdrawals, show_names)
 
     def _delegate(
@@ -129,7 +121,6 @@ class Broker:
         self.leases = state.leases
         self.lease = state.lease
         self.request = state.request
-        self.faults = state.faults
         self.cycle = cycle.run
         self.snapshot = cycle.snapshot
         self.withdraw = withdrawals.withdraw
@@ -169,19 +160,15 @@ class Broker:
         self.extend = leases.extend
         self.release = leases.release
         maintenance = Maintenance(
-            state, cycle, leases, self.processes, self._watchdogs, show_names=show_names
+            state, cycle, leases, self._watchdogs, show_names=show_names
         )
+        self.drains = maintenance.drains
         self.mig = maintenance.mig
         self.usage_meter = maintenance.usage_meter
         self.maintain = maintenance.maintain
         self.usage = maintenance.usage
         self.recent_usage = maintenance.recent_usage
         self.record_usage = maintenance.record_usage
-
-    @property
-    def policy(self) -> Policy:
-        """How slices are shared out."""
-        return self.host_state.policy
 
     def close(self) -> None:
         """Let go of the ledger and the drivers."""

@@ -172,7 +172,8 @@ class HostState:
         What fails is tried again in the next turn.
 
         Args:
-            is_idle: no driver is to be asked: the devices are those that were told last.
+            is_idle: no driver is to be asked but for a first report: the devices are
+                those that were told last.
         """
         known = self._last_report
         again = replace(known, seen_at=self.now()) if known and is_idle else None

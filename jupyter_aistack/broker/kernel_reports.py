@@ -60,7 +60,7 @@ def _touch(
         busy=report.busy,
         usage=broker.recent_usage(STALE_SECONDS),
     )
-    used = to_touch(leases, sample, broker.policy, broker.clock())
+    used = to_touch(leases, sample, broker.host_state.policy, broker.clock())
     if used:
         broker.record_activity(used)
 

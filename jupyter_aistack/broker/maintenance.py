@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from jupyter_aistack.core.accounting.measurement import usage_by_lease
 from jupyter_aistack.core.model.events import Event
@@ -18,11 +17,9 @@ from .drains import Drains
 from .fault_monitor import FaultMonitor
 from .host_state import HostState
 from .leases import Leases
-from .memory_watchdog import MemoryWatchdog
 from .mig import MIGReconfigurer
-from .processes import HolderProcesses
-from .strays import StrayMonitor
 from .usage_meter import UsageMeter
+from .watchdogs import Watchdogs
 
 log = logging.getLogger("jupyter_aistack")
 
@@ -32,19 +29,6 @@ USAGE_SECONDS = 2.0
 """So old may be what people are shown; a turn every two seconds serves them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Watchdogs:
-    """What acts on who uses more than was leased.
-
-    Attributes:
-        memory: sees to leases whose processes hold more than they have.
-        strays: sees to processes that have no lease.
-    """
-
-    memory: MemoryWatchdog
-    strays: StrayMonitor
-
-
 class Maintenance:
     """What has to happen on a host every few seconds.
 
@@ -52,11 +36,12 @@ class Maintenance:
         host_state: provides the leases.
         cycle: run at the end of each turn.
         leases: renews them.
-        processes: finds which processes use them.
-        watchdogs: act on who uses more than was leased.
+        watchdogs: find which processes use them, and act on those that use more than
+            was leased.
         show_names: whether users see the names of others.
 
     Attributes:
+        drains: takes devices out of placement by hand.
         usage_meter: keeps the books.
         mig: creates MIG instances for waiting requests.
     """
@@ -66,7 +51,6 @@ class Maintenance:
         host_state: HostState,
         cycle: SchedulingCycle,
         leases: Leases,
-        processes: HolderProcesses,
         watchdogs: Watchdogs,
         *,
         show_names: bool,
@@ -79,16 +63,16 @@ class Maintenance:
             devices,
             host=host_state.host,
             clock=now,
-            pids=processes.pids,
+            pids=watchdogs.processes.pids,
             folds_cells=not host_state.history.archiver.is_on,
         )
         self.mig = MIGReconfigurer(devices, now)
-        self._drains = Drains(host_state, cycle)
+        self.drains = Drains(host_state, cycle)
         self._faults = FaultMonitor(devices, ledger, now, show_names=show_names)
         self._host_state = host_state
         self._cycle = cycle
         self._leases = leases
-        self._processes = processes
+        self._processes = watchdogs.processes
         self._memory = watchdogs.memory
         self._strays = watchdogs.strays
         self._history = host_state.history
@@ -112,7 +96,7 @@ class Maintenance:
         # After the memory, whose look tells which processes outside a lease's tree are
         # its own.
         self._strays.check()
-        self._drains.end_over()
+        self.drains.end_over()
 
         events = self._cycle.run()
         self._host_state.report()

@@ -352,7 +352,7 @@ class AIStack(HostTraits, HistoryTraits):
         self.take_shared_rules()
         return Service(
             broker,
-            roles=self.build_roles(broker.policy),
+            roles=self.build_roles(broker.host_state.policy),
             show_names=self.show_names,
             rates=self.build_rates(),
             neighbours=self.build_neighbours(broker, show_names=self.show_names),

@@ -106,7 +106,7 @@ class PolicyReload:
         self._say_what_waits(settings)
         before = self._settings
         self._settings = settings
-        self._broker.set_policy(policy)
+        self._broker.host_state.set_policy(policy)
         self._broker.strays.policy = stray_policy
         log.info("%s was read again", self._file.path)
         self._write_down(before, settings)

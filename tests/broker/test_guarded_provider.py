@@ -155,7 +155,7 @@ def test_questions_that_cannot_be_answered_are_unknown(
     assert broker.clients(lease) is None
     assert GuardedProvider(moody).driver_version() == ""
     assert broker.devices.simulated_state(lease) is None
-    assert broker.faults() == ()
+    assert broker.host_state.faults() == ()
     broker.devices.close()
 
 

@@ -10,7 +10,7 @@ from jupyter_aistack.broker.remote.embedded import EmbeddedBroker
 from jupyter_aistack.core.model.device import Inventory
 from jupyter_aistack.core.model.kernel_report import KernelReport, Rename
 from jupyter_aistack.core.model.request import RequestState
-from jupyter_aistack.testing import holder, simulated_broker
+from jupyter_aistack.testing import ManualClock, holder, simulated_broker
 
 
 def test_what_kernels_that_are_gone_held_and_wanted_is_given_back() -> None:
@@ -70,7 +70,8 @@ def test_a_renamed_notebook_is_called_by_its_name_of_now() -> None:
 def test_drivers_are_left_asleep_while_nothing_is_leased_or_wanted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    broker = simulated_broker()
+    clock = ManualClock()
+    broker = simulated_broker(clock=clock)
     asked = []
 
     def discover(self: DeviceManager) -> Inventory:
@@ -78,5 +79,7 @@ def test_drivers_are_left_asleep_while_nothing_is_leased_or_wanted(
         return Inventory(host=self.host)
 
     monkeypatch.setattr(DeviceManager, "_discover", discover)
-    EmbeddedBroker(broker).report(KernelReport())
-    assert asked == []
+    for _ in range(3):
+        EmbeddedBroker(broker).report(KernelReport())
+        clock.advance(60)
+    assert asked == [1], "once, for those who share the ledger to know what is here"

@@ -60,7 +60,7 @@ async def test_kernel_without_a_queue_of_its_own_waits_in_its_users(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lab = Queue(name="lab", members=frozenset({"@painters"}))
-    policy = broker.policy
+    policy = broker.host_state.policy
     broker.host_state.policy = replace(policy, queues=(lab, *policy.queues))
     monkeypatch.setattr(
         "jupyter_aistack.broker.remote.embedded.groups_of",

@@ -466,9 +466,9 @@ def test_a_fault_closes_the_gpu_for_requests_and_opens_it_again(
     )
     ask.run("mps.check()")
     assert f"process {client.pid} caused a fault" in ask("device().problem")
-    assert [(fault.device_id, fault.pid) for fault in ask("broker.faults()")] == [
-        ("GPU-0", client.pid)
-    ]
+    assert [
+        (fault.device_id, fault.pid) for fault in ask("broker.host_state.faults()")
+    ] == [("GPU-0", client.pid)]
     waiting = ask("broker.submit('1/4', holder('kernel-2', pid=os.getppid()))")
     assert waiting.state is RequestState.QUEUED
     with pytest.raises(PrepareFailed, match="was closed"):
@@ -480,7 +480,7 @@ def test_a_fault_closes_the_gpu_for_requests_and_opens_it_again(
         ask("broker.devices.prepare(only()).enforced_by.value") == "L2"
     )  # its kernel starts again: that opens it
     assert ask("device().problem") == ""
-    assert ask("broker.faults()") == ()
+    assert ask("broker.host_state.faults()") == ()
     ask.run("broker.cycle()")
     assert (
         ask("broker.request(request_id).state", request_id=waiting.id)

@@ -119,7 +119,9 @@ def shown(broker: Broker, lease_id: str) -> tuple[str, str]:
     """What a lease is called, and the kind of its notice."""
     lease = broker.lease(lease_id)
     kind = lease.notice.kind.value if lease.notice else ""
-    return idle_stage(lease, broker.policy.queue(lease.queue), broker.clock()), kind
+    return idle_stage(
+        lease, broker.host_state.policy.queue(lease.queue), broker.clock()
+    ), kind
 
 
 @pytest.fixture

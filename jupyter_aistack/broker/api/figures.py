@@ -52,7 +52,7 @@ def figures_of(broker: Broker, visibility: Visibility) -> HostFigures:
     return HostFigures(
         at=broker.clock(),
         inventory=broker.drains.inventory(),
-        queues=broker.policy.queues,
+        queues=broker.host_state.policy.queues,
         leases=tuple(visibility.redacted(lease) for lease in leases),
         requests=tuple(each for each in state.requests if each.id not in gone),
         strays=tuple(visibility.seen_stray(stray) for stray in broker.strays.current()),

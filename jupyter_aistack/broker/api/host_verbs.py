@@ -58,12 +58,12 @@ class HostVerbs(VerbGroup):
         inventory = broker.drains.inventory()
         leases = broker.current_leases()
         visibility = self._visibility(caller)
-        policy_problems = problems(broker.policy, inventory)
+        policy_problems = problems(broker.host_state.policy, inventory)
         standing = self._access.standing(caller)
         return host_to_dict(
             inventory,
             leases,
-            broker.policy.queues,
+            broker.host_state.policy.queues,
             standing=standing,
             reservations=broker.reservations(),
             strays=[visibility.stray(stray) for stray in broker.strays.current()],

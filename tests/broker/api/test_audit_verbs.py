@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_a_change_is_told_with_who_made_it_and_what_it_was(desk: Desk) -> None:
         1000,
     )
     assert event["pid"] == os.getpid()
-    assert "pytest" in event["command"]
+    assert Path(sys.executable).name in event["command"]
     assert event["after"] == {"state": "ended", "outcome": "released"}
     assert event["before"]["state"] in ("granted", "releasing")
 
