@@ -178,7 +178,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     "flows/test_without_server.py": {
         "kernel.launch_rejected",
         "kernel.lease_monitor",
-        "kernel.server_link",
         "kernel.settings",
         "kernel.standalone",
     },
