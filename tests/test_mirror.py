@@ -183,7 +183,6 @@ DRIVEN_BY: dict[str, set[str]] = {
     },
     "hostbroker/test_daemon.py": {
         "cli.broker",
-        "hostbroker.callers",
         "hostbroker.calls",
         "hostbroker.ledger_place",
         "hostbroker.maintenance",
