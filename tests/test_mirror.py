@@ -178,13 +178,11 @@ DRIVEN_BY: dict[str, set[str]] = {
     "flows/test_without_server.py": {
         "kernel.launch_rejected",
         "kernel.lease_monitor",
-        "kernel.server_link",
         "kernel.settings",
         "kernel.standalone",
     },
     "hostbroker/test_daemon.py": {
         "cli.broker",
-        "hostbroker.callers",
         "hostbroker.calls",
         "hostbroker.ledger_place",
         "hostbroker.maintenance",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from jupyter_aistack.core.audit.chain import NAMES_DIGEST, Row
 from jupyter_aistack.core.audit.pseudonyms import pseudonymized
 from jupyter_aistack.core.model.archive import ArchiveSegment, RecordKind
 from jupyter_aistack.exceptions import LedgerUnavailable
+from jupyter_aistack.system.files import create_atomic
 from jupyter_aistack.system.table_files import (
     SUFFIXES,
     file_digest,
@@ -92,13 +92,20 @@ class ArchiveFolder:
             return False
 
     def _key(self) -> bytes:
-        """The key of the pseudonyms, made with its first use, for its owner alone."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            descriptor = os.open(self._key_file, flags, 0o600)
-        except FileExistsError:
-            return self._key_file.read_bytes()
-        with open(descriptor, "wb") as file:
-            key = secrets.token_bytes(KEY_BYTES)
-            file.write(key)
-            return key
+        """The key of the pseudonyms, made with its first use, for its owner alone.
+
+        Raises:
+            LedgerUnavailable: what is there is no key: whoever knew it could try names.
+            OSError: it cannot be made or read.
+        """
+        if not self._key_file.exists():
+            with contextlib.suppress(FileExistsError):
+                create_atomic(self._key_file, secrets.token_bytes(KEY_BYTES))
+        key = self._key_file.read_bytes()
+        if len(key) != KEY_BYTES:
+            raise LedgerUnavailable(
+                f"pseudonymize_after: {self._key_file} is no key of {KEY_BYTES} bytes; "
+                "bring it back from a backup, or take it away for a new one",
+                field="pseudonymize_after",
+            )
+        return key

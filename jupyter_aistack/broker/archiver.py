@@ -190,8 +190,10 @@ class Archiver:
         self, segment: ArchiveSegment, folder: ArchiveFolder
     ) -> bool:
         rows = folder.read(segment)
-        if rows is None:
-            return False  # told by the verification
+        # A file that was changed must not get a digest that says it was not: it stays,
+        # and the verification tells of it.
+        if rows is None or not folder.is_whole(segment):
+            return False
         file, digest = folder.write(segment, rows, is_pseudonymous=True)
         kept = self._ledger.keep_file(
             segment, file=file, file_digest=digest, is_pseudonymous=True

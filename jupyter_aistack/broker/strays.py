@@ -25,12 +25,9 @@ from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.stray import Stray, StrayAction, StrayPolicy
 from jupyter_aistack.core.model.units import format_bytes, format_duration
 from jupyter_aistack.exceptions import LedgerError
+from jupyter_aistack.system.command_lines import command_of
 from jupyter_aistack.system.process_exit import ProcessExit
-from jupyter_aistack.system.process_origin import (
-    command_of,
-    installed_program_of,
-    kernel_named_by,
-)
+from jupyter_aistack.system.process_origin import installed_program_of, kernel_named_by
 from jupyter_aistack.system.process_users import uid_of
 from jupyter_aistack.system.processes import (
     ancestors,
@@ -45,9 +42,6 @@ from .processes import HolderProcesses, processes_by_device
 from .stray_record import StrayKey, StrayRecord
 
 log = logging.getLogger("jupyter_aistack")
-
-MOST_LETTERS = 200
-"""Of a command line; more is cut off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +159,7 @@ class StrayMonitor:
             pid=use.pid,
             user=facts.user,
             program=program,
-            command=command[:MOST_LETTERS],
+            command=command,
             memory_bytes=use.memory_bytes,
             since=since,
             kernel_id=kernel_named_by(use.pid),

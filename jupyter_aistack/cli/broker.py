@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.system.broker_path import DEFAULT_PATH
 from jupyter_aistack.system.standard_streams import tell
 
 from .output import JSON, show
@@ -96,7 +97,6 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
 def serve(options: argparse.Namespace) -> int:
     """Run until a signal comes; 1 where it cannot begin."""
     from jupyter_aistack.hostbroker.daemon import DaemonOptions, HostBroker
-    from jupyter_aistack.hostbroker.listening import DEFAULT_PATH
 
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s"
@@ -104,7 +104,7 @@ def serve(options: argparse.Namespace) -> int:
     try:
         HostBroker(
             DaemonOptions(
-                socket=options.socket or DEFAULT_PATH,
+                socket=options.socket or Path(DEFAULT_PATH),
                 config=options.config,
                 ledger_url=options.ledger,
             )

@@ -114,7 +114,7 @@ class AdminFile:
             exec(compile(source, str(self.path), "exec"), names)
         except SyntaxError as error:
             raise self._failed(error.lineno, f"not Python: {error.msg}") from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # exit() would end the broker
             line = _line_in(error, str(self.path))
             raise self._failed(line, f"{type(error).__name__}: {error}") from None
         _check_names(config)

@@ -35,7 +35,8 @@ def check_peer(peer: Peer) -> None:
 
 def check_same_process(caller: Caller, started: float | None) -> None:
     """Refuse a connection whose process has ended: what it has started may go on with
-    it, and its number may be another user's process by now.
+    it, and its number may be another user's process by now, or have been when it was
+    first looked at.
 
     Args:
         caller: who connected.
@@ -43,12 +44,12 @@ def check_same_process(caller: Caller, started: float | None) -> None:
             not be seen.
 
     Raises:
-        PermissionDenied: it has ended.
+        PermissionDenied: it has ended, or is another user's.
     """
-    if started is None or caller.pid is None:
+    if caller.pid is None:
         return
-    now = started_at(caller.pid)
-    if now != started:
+    is_same = started is None or started_at(caller.pid) == started
+    if not is_same or uid_of(caller.pid) not in (None, caller.uid):
         raise PermissionDenied(
             f"process {caller.pid}, which has connected, has ended: connect anew"
         )

@@ -17,13 +17,14 @@ from jupyter_aistack.broker.api.open_connections import ConnectionLimits
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.system import service_manager
+from jupyter_aistack.system.broker_path import DEFAULT_PATH
 from jupyter_aistack.system.open_files import raise_open_files
 
 from .abilities import missing_abilities
 from .admin_file import AdminFile
 from .calls import Calls
 from .ledger_place import broker_ledger_url
-from .listening import DEFAULT_PATH, BrokerSocket, listen
+from .listening import BrokerSocket, listen
 from .maintenance import TurnLoop, keep
 from .policy_reload import PolicyReload
 from .session import Sessions
@@ -62,7 +63,7 @@ class DaemonOptions:
         ledger_url: where leases are written down; empty for what is configured.
     """
 
-    socket: Path = DEFAULT_PATH
+    socket: Path = Path(DEFAULT_PATH)
     config: Path | None = None
     ledger_url: str = ""
 

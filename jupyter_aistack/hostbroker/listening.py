@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.system.broker_path import MAX_PATH_BYTES
 from jupyter_aistack.system.peer import peer_of
 from jupyter_aistack.system.permissions import is_guarded
 
-DEFAULT_PATH = Path("/run/aistack/broker.sock")
-MAX_PATH_BYTES = 107
-"""The longest path of a Unix socket that Linux takes."""
 BACKLOG = 512
 """Connections that may wait until they are accepted."""
 SOCKET_MODE = 0o666
@@ -98,7 +96,8 @@ def check_length(path: Path) -> None:
     length = len(os.fsencode(path))
     if length > MAX_PATH_BYTES:
         raise _unusable(
-            path, f"the path has {length} bytes, and a socket's may have 107"
+            path,
+            f"the path has {length} bytes, and a socket's may have {MAX_PATH_BYTES}",
         )
 
 
@@ -165,14 +164,14 @@ def _refuse_if_served(path: Path) -> None:
 
 def _bind(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o777 & ~SOCKET_MODE)
     try:
         listener.bind(str(path))
+        # Not by the umask, which is that of all threads; nobody connects before it
+        # listens, and nobody else may put another file there.
+        path.chmod(SOCKET_MODE)
     except OSError as error:
         listener.close()
         raise _unusable(path, f"no socket can be made: {error.strerror}") from None
-    finally:
-        os.umask(before)
     listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_aistack.exceptions import InvalidRequest
+from jupyter_aistack.system.broker_path import DEFAULT_PATH
 
 from .admin_file import DEFAULT_FILE
-from .listening import BACKLOG, DEFAULT_PATH, FOLDER_MODE, SOCKET_MODE
+from .listening import BACKLOG, FOLDER_MODE, SOCKET_MODE
 
 UNIT_FOLDER = Path("/etc/systemd/system")
 SERVICE_NAME = "aistack-broker.service"
 SOCKET_NAME = "aistack-broker.socket"
+SOCKET_FOLDER = Path(DEFAULT_PATH).parent
 TMPFILES_PATH = Path("/etc/tmpfiles.d/aistack.conf")
 ROOT_NAME = "root"
 LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
@@ -137,7 +139,7 @@ def service_files(python: str, user: str = ROOT_NAME) -> tuple[ServiceFile, ...]
     service = SERVICE.format(
         command=f"{_quoted(python)} -m jupyter_aistack.cli broker",
         socket_name=SOCKET_NAME,
-        user="" if is_root else f"User={user}\nReadWritePaths={DEFAULT_PATH.parent}\n",
+        user="" if is_root else f"User={user}\nReadWritePaths={SOCKET_FOLDER}\n",
         # Root writes where control groups and what shares a GPU out have their files.
         protect="full" if is_root else "strict",
     )
@@ -147,9 +149,7 @@ def service_files(python: str, user: str = ROOT_NAME) -> tuple[ServiceFile, ...]
         folder_mode=FOLDER_MODE,
         backlog=BACKLOG,
     )
-    folder = TMPFILES.format(
-        folder=DEFAULT_PATH.parent, folder_mode=FOLDER_MODE, user=user
-    )
+    folder = TMPFILES.format(folder=SOCKET_FOLDER, folder_mode=FOLDER_MODE, user=user)
     return (
         ServiceFile(path=UNIT_FOLDER / SERVICE_NAME, content=service),
         ServiceFile(path=UNIT_FOLDER / SOCKET_NAME, content=socket),

@@ -5,6 +5,7 @@ something new to show.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,11 +56,8 @@ class SnapshotPoll:
         )
 
     async def _wait_for_news(self, seconds: float) -> None:
-        news = self._news
-        timer = asyncio.get_running_loop().call_later(seconds, news.set)
-        try:
-            await news.wait()
-        finally:
-            timer.cancel()
+        # The time of each is its own: the event tells all who wait.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), seconds)
         # A look waits that long in its thread, which others may need.
         await asyncio.sleep(min(seconds, CHANGED_SECONDS))

@@ -14,9 +14,9 @@ from jupyter_aistack.exceptions import AIStackError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LEDGER_SECONDS = 10.0
-"""How long a kernel's start or end waits for the broker itself (its first use opens the
-ledger and the drivers)."""
+LEDGER_SECONDS = 20.0
+"""How long a kernel's start or end waits for the broker itself: its first use imports it
+and opens the ledger and the drivers, which takes a few seconds on a busy machine."""
 
 
 class ServerLink:
@@ -115,4 +115,6 @@ def describe(error: Exception) -> str:
     """An error in one sentence."""
     if isinstance(error, AIStackError) and error.message:
         return error.message
+    if isinstance(error, TimeoutError):
+        return f"the broker has not answered within {LEDGER_SECONDS:.0f} seconds"
     return f"{type(error).__name__}: {error}"

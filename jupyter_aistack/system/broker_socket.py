@@ -55,6 +55,8 @@ REPEATABLE_VERBS = frozenset(
         "acquire",
         "activate",
         "advise",
+        "audit",
+        "audit_verify",
         "begin_cell",
         "bill",
         "bind",

@@ -1,5 +1,5 @@
-"""What a process was started as: its file, its command, and what its environment says of
-kernels and leases.
+"""What a process was started as: its file, and what its environment says of kernels and
+leases.
 """
 
 from __future__ import annotations
@@ -24,12 +24,6 @@ def installed_program_of(pid: int) -> str:
     return os.path.basename(path) if is_installed else ""
 
 
-def command_of(pid: int) -> str:
-    """The command line of a process; empty where it cannot be seen, or there is none."""
-    words = _read(pid, "cmdline").split(b"\0")
-    return " ".join(word.decode(errors="replace") for word in words if word)
-
-
 def kernel_named_by(pid: int) -> str:
     """The kernel that a process is, or that has started it, as its environment says;
     empty where that cannot be read or says nothing.
@@ -49,17 +43,12 @@ def leases_named_by(pid: int) -> frozenset[str]:
 
 def _variable_of(pid: int, assignment: bytes) -> str:
     """The value behind ``NAME=`` in the environment a process was started with."""
-    entries = _read(pid, "environ").split(b"\0")
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            entries = file.read().split(b"\0")
+    except OSError:
+        return ""
     for entry in entries:
         if entry.startswith(assignment):
             return entry.removeprefix(assignment).decode(errors="replace")
     return ""
-
-
-def _read(pid: int, name: str) -> bytes:
-    """A file of ``/proc``; empty where it cannot be read."""
-    try:
-        with open(f"/proc/{pid}/{name}", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""

@@ -15,9 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .files import replacing
+from .files import PRIVATE, replacing
 
-PRIVATE = 0o600
 CHUNK = 1 << 20
 SUFFIXES = (".parquet", ".csv")
 Row = Mapping[str, object]

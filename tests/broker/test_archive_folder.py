@@ -70,3 +70,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailable, match="archive_folder") as refused:
         written(folder)
     assert refused.value.facts["field"] == "archive_folder"
+
+
+@pytest.mark.parametrize("content", [b"", b"short"])
+def test_what_is_no_key_makes_no_pseudonyms(tmp_path: Path, content: bytes) -> None:
+    """With a key that anybody can guess, names can be tried."""
+    (tmp_path / KEY_FILE).write_bytes(content)
+    folder = ArchiveFolder(tmp_path / "archive", tmp_path)
+    with pytest.raises(LedgerUnavailable, match=r"pseudonyms\.key is no key"):
+        written(folder, is_pseudonymous=True)

@@ -19,6 +19,7 @@ from jupyter_aistack.broker.archive_folder import ArchiveFolder
 from jupyter_aistack.broker.archiver import Archiver
 from jupyter_aistack.broker.audit import Audit
 from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary
+from jupyter_aistack.core.audit.chain import Flaw, FlawKind
 from jupyter_aistack.core.model.archive import RecordKind, SegmentState
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import LeaseTransition
@@ -27,6 +28,7 @@ from jupyter_aistack.exceptions import LeaseNotFound, LedgerUnavailable
 from jupyter_aistack.ledger.base import Ledger
 from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
+from jupyter_aistack.system.table_files import write_table
 from jupyter_aistack.testing import ManualClock
 from tests.fakes.leases import granted, wished
 
@@ -358,3 +360,20 @@ def test_a_lease_that_has_left_is_not_found(box: Box) -> None:
     box.archiver().run(None)
     with pytest.raises(LeaseNotFound):
         box.ledger.lease(lease.id, LATER)
+
+
+def test_a_file_that_was_changed_is_not_made_whole_by_taking_names_out(
+    box: Box,
+) -> None:
+    box.live_through(1)
+    box.archiver().run(None)
+    (segment,) = (
+        each for each in box.ledger.archive_segments() if each.kind is RecordKind.LEASES
+    )
+    rows = box.folder.read(segment)
+    assert rows
+    write_table(Path(segment.file), [{**row, "queue": "forged"} for row in rows])
+    box.archiver(replace(NINETY, pseudonym_seconds=0.0)).run(None)
+    flaw = box.verdict()[1]
+    assert isinstance(flaw, Flaw)
+    assert flaw.kind is FlawKind.FILE

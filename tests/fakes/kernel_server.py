@@ -12,9 +12,11 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import pytest
+from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.connect import ConnectionFileMixin
 from traitlets.config import Config
 
@@ -147,6 +149,19 @@ def lease_of(broker: Broker, kernel_id: str) -> Lease | None:
     leases = [lease for lease in broker.leases() if lease.holder.id == kernel_id]
     assert len(leases) <= 1
     return leases[0] if leases else None
+
+
+def is_ready(client: BlockingKernelClient) -> bool:
+    """Whether a kernel replies, and what it prints arrives here. The client's own
+    waiting takes a kernel whose heartbeat is a second late for dead.
+    """
+    client.kernel_info()
+    try:
+        reply = client.get_shell_msg(timeout=1)
+        client.get_iopub_msg(timeout=1)
+    except Empty:
+        return False
+    return bool(reply["msg_type"] == "kernel_info_reply")
 
 
 async def active(broker: Broker, kernel_id: str) -> Lease:

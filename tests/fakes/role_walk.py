@@ -80,6 +80,8 @@ def calls(target: Target, pid: int, starts_at: float) -> dict[str, dict[str, Any
         "quarantine": {"device": "0"},
         "undrain": {"device": "0"},
         "mig_apply": {},
+        "audit": {"user": "somebody-else"},
+        "archive": {"dry_run": True},
         "cancel": {"request_id": target.request_id},
         "release": of_lease,
         "unreserve": {"reservation_id": target.reservation_id},

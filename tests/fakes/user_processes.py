@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_aistack.system.process_origin import command_of
+from jupyter_aistack.system.command_lines import command_of
 
 from .waiting import wait_until
 

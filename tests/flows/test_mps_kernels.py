@@ -25,7 +25,7 @@ from jupyter_client import BlockingKernelClient
 
 from jupyter_aistack.client.text import lease_remarks
 from jupyter_aistack.core.model.units import GIB
-from tests.fakes.kernel_server import environment_of, write_kernelspec
+from tests.fakes.kernel_server import environment_of, is_ready, write_kernelspec
 from tests.fakes.live_server import TOKEN, LiveServer, live_server
 from tests.fakes.mps.host import Stand
 from tests.fakes.nvml.plugin import FakeNVML
@@ -215,7 +215,7 @@ def test_a_notebook_that_asks_for_its_quarter_later_is_held_as_well_and_let_go_a
     client.load_connection_file()
     client.start_channels()
     try:
-        client.wait_for_ready(timeout=60)
+        wait_until(lambda: is_ready(client))
         ask = "import os, jupyter_aistack\nheld = jupyter_aistack.request('1/4')\n"
         assert (
             output_of(

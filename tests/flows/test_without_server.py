@@ -25,8 +25,15 @@ from jupyter_aistack.core.model.lease import Outcome
 from jupyter_aistack.kernel import lease_monitor
 from jupyter_aistack.ledger.opening import open_ledger
 from jupyter_aistack.providers.registry import build_providers
-from tests.fakes.kernel_server import IPYKERNEL, WriteKernel, active, environment_of
-from tests.fakes.waiting import until
+from jupyter_aistack.system.sqlite_files import sqlite_url
+from tests.fakes.kernel_server import (
+    IPYKERNEL,
+    WriteKernel,
+    active,
+    environment_of,
+    is_ready,
+)
+from tests.fakes.waiting import until, wait_until
 from tests.paths import ROOT
 
 
@@ -71,21 +78,26 @@ def test_synchronous_kernel_manager_works_too(
 
 async def test_lease_is_renewed_with_nobody_else_around(
     kernelspec: WriteKernel,
-    broker: Broker,
     monkeypatch: pytest.MonkeyPatch,
     jp_config_dir: Path,
+    tmp_path: Path,
 ) -> None:
     (jp_config_dir / "jupyter_aistack_config.json").write_text(
         '{"AIStack": {"lease_ttl_seconds": 2}}'
     )
+    # Named only now: a thread of an earlier kernel may end late, and would have opened
+    # the test's ledger by the settings of before.
+    url = sqlite_url(tmp_path / "short.sqlite")
+    monkeypatch.setenv("AISTACK_LEDGER", url)
+    broker = Broker(open_ledger(url), build_providers("cpu"))
     monkeypatch.setattr(lease_monitor, "ALONE_SECONDS", 0.1)
     manager = AsyncKernelManager(kernel_name=kernelspec("one", slice="cpu:1"))
     await manager.start_kernel()
-    kernel_id = manager.kernel_id
-    lease = await active(broker, kernel_id)
+    lease = await active(broker, str(manager.kernel_id))
     assert lease.expires_at - lease.granted_at <= 3
     await until(lambda: broker.lease(lease.id).expires_at > lease.expires_at)
     await manager.shutdown_kernel()
+    broker.close()
 
 
 async def test_kernel_of_a_kernel_shares_its_slice(
@@ -190,7 +202,7 @@ def test_a_kernelspec_whose_command_alone_is_started_gets_its_slice(
         shown.append(message["content"].get("text", ""))
 
     try:
-        client.wait_for_ready(timeout=60)
+        wait_until(lambda: is_ready(client))
         code = "import os; print('AISTACK_SLICE' in os.environ)"
         client.execute_interactive(code, timeout=60, output_hook=show)
         (lease,) = broker.leases()

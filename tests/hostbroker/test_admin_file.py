@@ -28,6 +28,7 @@ def test_settings_are_written_as_in_jupyters_files(folder: Path) -> None:
     [
         ("\nc.AIStack.queues = {\n", 2, "not Python"),
         ("x = 1\ny = 1 / 0\n", 2, "ZeroDivisionError"),
+        ("\nexit()\n", 2, "SystemExit"),
         ("def f():\n    return z\nf()\n", 2, "NameError"),
         ("\n\nc.AIStack.quues = {}\n", 3, "quues: there is no such setting"),
         ("c.ServerApp.port = 1\n", None, "ServerApp: the host broker reads c.AIStack"),

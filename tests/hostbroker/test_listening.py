@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from jupyter_aistack.exceptions import InvalidRequest
-from jupyter_aistack.hostbroker.listening import MAX_PATH_BYTES, listen
+from jupyter_aistack.hostbroker.listening import listen
+from jupyter_aistack.system.broker_path import MAX_PATH_BYTES
 
 
 def test_everybody_may_connect_and_nobody_hold_the_lock(folder: Path) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jupyter_aistack.broker.api.caller import Caller
+from jupyter_aistack.broker.api.service import Service
+from jupyter_aistack.hostbroker import snapshot_poll
+from jupyter_aistack.hostbroker.calls import Calls
+from jupyter_aistack.testing import simulated_broker
 from tests.fakes.host_broker import ALICE, BOB, LiveBroker, live_broker
 
 
@@ -52,3 +59,32 @@ def test_each_sees_as_much_as_the_settings_allow(folder: Path) -> None:
             users[uid] = seen["holder"]["user"]
         own = f"uid-{ALICE}"
         assert users == {ALICE: own, BOB: "someone", None: own}
+
+
+class CountingCalls(Calls):
+    """Counts how often the host is looked at."""
+
+    looks = 0
+
+    async def run_for(self, *args: Any, **kwargs: Any) -> Any:
+        self.looks += 1
+        return await super().run_for(*args, **kwargs)
+
+
+def test_who_waits_looks_no_more_often_once_a_wait_was_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(snapshot_poll, "FRESH_SECONDS", 0.05)
+    monkeypatch.setattr(snapshot_poll, "CHANGED_SECONDS", 0.0)
+    caller = Caller(user="ann", uid=os.getuid())
+
+    async def follow() -> int:
+        calls = CountingCalls(Service(simulated_broker("1xH100-80GB")))
+        poll = snapshot_poll.SnapshotPoll(calls)
+        first = await poll.answer({}, caller)
+        await poll.answer({"after": first["revision"], "wait": 0.2}, caller)
+        calls.close()
+        return calls.looks
+
+    # One to begin with, one at the start of the wait, and one per pause of 0.05 s.
+    assert asyncio.run(follow()) <= 1 + 1 + 4 + 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.system.files import replacing, write_atomic
+from jupyter_aistack.system.files import create_atomic, replacing, write_atomic
 
 
 @pytest.mark.parametrize("content", ["größer", b"\x00\xff"])
@@ -86,3 +86,13 @@ def test_a_part_is_no_file_that_another_could_have_put_there(tmp_path: Path) -> 
         second.write_text("new")
         first.write_text("newer")
     assert [each.name for each in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_file_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    create_atomic(path, b"first")
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        create_atomic(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jupyter_aistack.core.model.printable import printable
+from jupyter_aistack.core.model.roles import REACHES
 from jupyter_aistack.exceptions import PermissionDenied
 
 from .caller import Caller
@@ -15,6 +16,8 @@ from .caller import Caller
 log = logging.getLogger("jupyter_aistack")
 CONNECT = "connect"
 """The verb of those who are refused before they have asked for anything."""
+UNKNOWN_VERB = "unknown"
+"""Stands for all verbs that there are not: their names are the caller's to choose."""
 
 
 class Refusals:
@@ -45,5 +48,7 @@ class Refusals:
             who: user, uid and process.
             message: why it was refused.
         """
-        self.counts[verb] += 1
-        log.warning("refused %s to %s: %s", verb, who, printable(message))
+        is_known = verb in REACHES or verb == CONNECT
+        name = verb if is_known else UNKNOWN_VERB
+        self.counts[name] += 1
+        log.warning("refused %s to %s: %s", name, who, printable(message))

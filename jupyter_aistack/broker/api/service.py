@@ -39,6 +39,8 @@ from .suspend_verbs import SuspendVerbs
 READING_VERBS = frozenset(
     {
         "advise",
+        "audit",
+        "audit_verify",
         "bill",
         "device_clients",
         "device_hiding",

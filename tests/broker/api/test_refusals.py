@@ -84,3 +84,13 @@ def test_an_agent_hears_of_its_own_lease_only(service: Service) -> None:
     with pytest.raises(PermissionDenied):
         service.check_lease("orders", lease["id"], EVE)
     assert service.refusals.counts == {"orders": 1}
+
+
+def test_names_of_verbs_that_there_are_not_are_neither_kept_nor_logged(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("one\nERROR forged", "two"):
+        with pytest.raises(PermissionDenied), service.refusals.recorded(name, EVE):
+            raise PermissionDenied("no")
+    assert service.refusals.counts == {"unknown": 2}
+    assert "forged" not in caplog.text

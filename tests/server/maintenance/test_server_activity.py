@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -68,8 +69,15 @@ async def start_kernel(server: Any, jp_fetch: Any) -> str:
     client = manager.client()
     client.start_channels()
     await client.wait_for_ready(timeout=60)
+
+    # What a kernel said before the server listened to it is never heard: ask again.
+    for _ in range(60):
+        await client.kernel_info(reply=True, timeout=60)
+        with suppress(AssertionError):
+            await until(lambda: manager.execution_state == "idle", seconds=1)
+            break
     client.stop_channels()
-    await until(lambda: manager.execution_state == "idle")
+    assert manager.execution_state == "idle"
     forget_activity(server, kernel_id)
     return kernel_id
 
