@@ -111,6 +111,7 @@ class Broker:
         )
         self._settle = withdrawals.settle
         self.answer = withdrawals.answer
+        self.refuse_unused = withdrawals.refuse_unused
         self._delegate(cycle, withdrawals, show_names)
 
     def _delegate(

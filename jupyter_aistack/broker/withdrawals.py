@@ -14,7 +14,7 @@ from jupyter_aistack.core.model.condition import (
     ConditionUpdate,
     new_condition,
 )
-from jupyter_aistack.core.model.lease import LeaseTransition
+from jupyter_aistack.core.model.lease import Lease, LeaseTransition, Outcome
 from jupyter_aistack.exceptions import AIStackError, InvalidTransition, LeaseError
 from jupyter_aistack.ledger.rows import refuse_ended
 
@@ -86,10 +86,19 @@ class Withdrawals:
         Raises:
             LeaseLost: one has, a moment before.
         """
-        self.keep(request_id)
-        if request_id in self._tried:
-            request = self._host_state.request(request_id)
-            refuse_ended(self._host_state.lease(request.lease_id))
+        with self._settling:
+            if request_id in self._tried:
+                request = self._host_state.request(request_id)
+                refuse_ended(self._host_state.lease(request.lease_id))
+            self.keep(request_id)
+
+    def refuse_unused(self, lease: Lease) -> None:
+        """Raise `LeaseLost` where a lease has failed before anybody was handed it."""
+        request_id = lease.request_id
+        was_unprepared = request_id in self._tried or lease.enforced_by is None
+        is_unused = was_unprepared and request_id not in self._kept
+        if is_unused and lease.outcome is Outcome.FAILED:
+            refuse_ended(lease)
 
     def revive(self, request_id: str) -> bool:
         """A request is asked about by somebody who knows it: what an earlier call could

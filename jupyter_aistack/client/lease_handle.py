@@ -366,7 +366,11 @@ class LeaseHandle:
         """
         from .lease_end import ended_line
 
-        lease = self.refresh()._granted()
+        try:
+            lease = self.refresh()._granted()
+        except LeaseLost as lost:
+            self._detach()
+            return lost.message
         if is_usable(lease):
             return ""
         self._detach()

@@ -307,6 +307,9 @@ def test_a_lease_whose_devices_cannot_be_prepared_ends_though_it_was_handed_out(
         service.call("request", payload, ANN)
     assert broker.lease(lease["id"]).outcome is Outcome.FAILED
     assert lease["id"] in provider.closed
+    # Who has been handed it is shown how it ended.
+    asked = {"request_id": lease["request_id"]}
+    assert service.call("wait_for", asked, ANN)["lease"]["outcome"] == "failed"
 
 
 # -- keys ------------------------------------------------------------------------------

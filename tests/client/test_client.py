@@ -27,6 +27,7 @@ from jupyter_aistack.exceptions import (
     AIStackError,
     InvalidRequest,
     LeaseError,
+    LeaseLost,
     LedgerUnavailable,
     QuotaExceeded,
     Refused,
@@ -505,3 +506,13 @@ def test_a_lease_on_a_closed_device_is_still_the_kernels_own() -> None:
     mine: dict[str, Any] = {"owner": "k-1", "leases": [worker, own], "prepared": {}}
     assert own_lease(mine) == own
     assert own_lease({**mine, "leases": [worker]}) is None
+
+
+def test_a_lease_that_is_said_to_be_lost_is_dropped(gpu_client: Client) -> None:
+    class Forgetful:
+        def call(self, verb: str, **payload: object) -> Any:
+            raise LeaseLost("lease l-1 has ended (failed); request a new one")
+
+    answer = gpu_client.call("request", spec="1/4")
+    handle = LeaseHandle(Forgetful(), answer)
+    assert handle.drop() == "lease l-1 has ended (failed); request a new one"

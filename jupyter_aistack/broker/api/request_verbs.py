@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.leases import as_prepared
-from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
+from jupyter_aistack.core.model.lease import Lease, LeaseState
 from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast
@@ -14,7 +14,6 @@ from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.core.wire.preparations import PREPARATION
 from jupyter_aistack.core.wire.values import flag_field, number_field, text_field
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
-from jupyter_aistack.ledger.rows import refuse_ended
 
 from .advice import Owner
 from .base import Payload, Verb, VerbGroup
@@ -136,15 +135,14 @@ class RequestVerbs(VerbGroup):
         that needs.
 
         Raises:
-            LeaseLost: the lease has failed before anybody has used it.
+            LeaseLost: the lease has failed before anybody was handed it.
         """
         if request.state is not RequestState.GRANTED:
             shown = self._shown_request(request, caller)
             return {"request": shown, "lease": None, "prepared": None}
 
         lease = self._broker.lease(request.lease_id)
-        if lease.outcome is Outcome.FAILED and lease.active_at is None:
-            refuse_ended(lease)
+        self._broker.refuse_unused(lease)
         if lease.state is LeaseState.GRANTED:
             preparation = self._broker.prepare(lease)
             prepared: JSON | None = PREPARATION.to_dict(preparation)

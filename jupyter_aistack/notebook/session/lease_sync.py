@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jupyter_aistack.client import notices
-from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.exceptions import AIStackError, LeaseLost
 from jupyter_aistack.notebook.module_names import PROCESS_LEASES
 from jupyter_aistack.notebook.panels.views import arrived_line, waiting_line
 
@@ -111,9 +111,8 @@ class LeaseSync:
     def _ask(self) -> None:
         # The user reads of an error on the next %gpu, not in a cell of their own.
         with contextlib.suppress(AIStackError):
-            pending = self.pending
-            if pending is not None and pending.refresh().state not in STILL_WANTED:
-                self.pending = None  # it was withdrawn elsewhere
+            if self.pending is not None and not _is_wanted(self.pending):
+                self.pending = None
             self._answer = self._connect().mine()
 
     def update(self, mine: Mine) -> None:
@@ -179,3 +178,13 @@ class LeaseSync:
         if not self._is_slowness_told:
             self._is_slowness_told = True
             self._say("a lease came, and is being checked: its driver starts slowly")
+
+
+def _is_wanted(pending: LeaseHandle) -> bool:
+    """Whether a request may yet become a lease to be attached; not one that was
+    withdrawn elsewhere, or whose lease has failed before it came.
+    """
+    try:
+        return pending.refresh().state in STILL_WANTED
+    except LeaseLost:
+        return False

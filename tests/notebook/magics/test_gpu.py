@@ -200,6 +200,19 @@ def test_release_leaves_the_queue(
     assert magics.lease_sync.pending is None
 
 
+def test_a_request_whose_lease_has_failed_before_it_came_is_waited_for_no_more(
+    shell: InteractiveShell, broker: client.Client, magics: Any
+):
+    with broker.request("1", attach=False, holder=HOLD):
+        gpu(shell, "request 1/4 --no-wait")
+    pending = magics.lease_sync.pending
+    granting: Any = broker._transport
+    granting._broker.withdraw(pending.request["id"])
+    magics.lease_sync.patience_seconds = 30
+    shell.run_cell("1")
+    assert magics.lease_sync.pending is None
+
+
 def test_waiting_ends_with_the_timeout_and_leaves_nothing(
     shell: InteractiveShell, broker: client.Client
 ):
