@@ -33,7 +33,7 @@ def test_a_later_process_of_its_number_is_refused() -> None:
         check_same_process(caller(), 1.0)
 
 
-@pytest.mark.parametrize("started", [None, started_at(PID)])
+@pytest.mark.parametrize("started", [None, started_at(PID)], ids=["unknown", "known"])
 def test_a_process_of_another_user_is_refused(started: float | None) -> None:
     """It took the number before the one that connected was looked at."""
     with pytest.raises(PermissionDenied, match="has ended"):
