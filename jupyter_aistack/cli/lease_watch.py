@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +11,7 @@ from jupyter_aistack.client.lease_end import ended_reason
 from jupyter_aistack.client.wire import is_usable
 from jupyter_aistack.exceptions import AIStackError
 
-JSON = Mapping[str, Any]
+JSON = dict[str, Any]
 ASK_SECONDS = 10.0
 """Between two looks at the lease."""
 
