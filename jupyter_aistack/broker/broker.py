@@ -105,13 +105,10 @@ class Broker:
         self.suspend_support = SuspendSupport(
             state, policy=suspend, capability=capability, host_memory=host_memory
         )
-        withdrawals = Withdrawals(state)
+        self.withdrawals = withdrawals = Withdrawals(state)
         cycle = SchedulingCycle(
             state, self.processes, self.suspend_support, withdrawals
         )
-        self._settle = withdrawals.settle
-        self.answer = withdrawals.answer
-        self.refuse_unused = withdrawals.refuse_unused
         self._delegate(cycle, withdrawals, show_names)
 
     def _delegate(
@@ -174,7 +171,7 @@ class Broker:
 
     def close(self) -> None:
         """Let go of the ledger and the drivers."""
-        self._settle()
+        self.withdrawals.settle()
         with contextlib.suppress(AIStackError):
             self.usage_meter.transfer_metering()
         self.devices.close()

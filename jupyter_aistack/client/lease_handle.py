@@ -368,13 +368,12 @@ class LeaseHandle:
 
         try:
             lease = self.refresh()._granted()
+            line = "" if is_usable(lease) else ended_line(lease)
         except LeaseLost as lost:
+            line = lost.message
+        if line:
             self._detach()
-            return lost.message
-        if is_usable(lease):
-            return ""
-        self._detach()
-        return ended_line(lease)
+        return line
 
     def _granted(self) -> JSON:
         if self.lease is None:

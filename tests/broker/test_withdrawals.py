@@ -265,7 +265,7 @@ def test_a_lease_that_is_taken_back_while_it_is_handed_out_is_not(
     broker.prepare(broker.lease(request.lease_id))
     broker.withdraw(request.id)
     with pytest.raises(LeaseLost):
-        broker.answer(request.id)
+        broker.withdrawals.answer(request.id)
 
 
 @pytest.mark.parametrize("verb", ["request", "wait_for"])

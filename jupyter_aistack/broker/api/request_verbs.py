@@ -142,7 +142,7 @@ class RequestVerbs(VerbGroup):
             return {"request": shown, "lease": None, "prepared": None}
 
         lease = self._broker.lease(request.lease_id)
-        self._broker.refuse_unused(lease)
+        self._broker.withdrawals.refuse_unused(lease)
         if lease.state is LeaseState.GRANTED:
             preparation = self._broker.prepare(lease)
             prepared: JSON | None = PREPARATION.to_dict(preparation)
@@ -156,7 +156,7 @@ class RequestVerbs(VerbGroup):
             "prepared": prepared,
         }
         if lease.is_live and caller.owns(request.holder):
-            self._broker.answer(request.id)
+            self._broker.withdrawals.answer(request.id)
         return answer
 
     def _shown_request(self, request: Request, caller: Caller) -> JSON:
