@@ -43,6 +43,21 @@ def is_guarded(path: Path, owners: Collection[int]) -> bool:
         return False
 
 
+def closed_to_others(program: Path) -> Path | None:
+    """What keeps users other than its owner from running a program: a folder above it
+    that they may not enter, or its file; None if nothing does. Links are followed.
+    """
+    resolved = program.resolve()
+    for path in (*reversed(resolved.parents), resolved):
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            return path
+        if not mode & stat.S_IXOTH:
+            return path
+    return None
+
+
 def _way_to(path: Path) -> Iterator[Path]:
     """All that is passed on the way to a file, links that are followed included.
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.system.permissions import guarded, is_guarded
+from jupyter_aistack.system.permissions import (
+    closed_to_others,
+    guarded,
+    is_guarded,
+)
 from tests.fakes.user_processes import BOB, NEEDS_ROOT
 
 
@@ -84,3 +90,28 @@ def test_folders_without_such_files_say_nothing(
     assert guarded(folders, ("a.py",), owners) == [str(empty)]
     assert guarded(folders, ("b.py",), owners) == folders
     assert guarded(folders, ("a.py",), None) == folders
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter; pytest's are their owner's alone."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def test_what_keeps_others_from_a_program_is_named(open_folder: Path) -> None:
+    home = open_folder / "home"
+    home.mkdir(mode=0o755)
+    program = home / "python3.11"
+    program.touch(mode=0o755)
+    link = open_folder / "python3"
+    link.symlink_to(program)
+    assert closed_to_others(link) is None
+    home.chmod(0o700)
+    assert closed_to_others(link) == home
+    home.chmod(0o755)
+    program.chmod(0o750)
+    assert closed_to_others(link) == program
+    assert closed_to_others(home / "missing") == home / "missing"
