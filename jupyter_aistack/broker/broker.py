@@ -110,6 +110,7 @@ class Broker:
             state, self.processes, self.suspend_support, withdrawals
         )
         self._settle = withdrawals.settle
+        self.answer = withdrawals.answer
         self._delegate(cycle, withdrawals, show_names)
 
     def _delegate(

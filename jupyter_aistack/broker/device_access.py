@@ -4,6 +4,7 @@ no others.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from jupyter_aistack.core.model.lease import Lease
@@ -35,14 +36,17 @@ class DeviceAccess:
         self._scopes = scopes
         self._leases = leases
         self._files = files
+        # What one thread has read of a process's leases must be what systemd is told
+        # last.
+        self._lock = threading.Lock()
         self.problems: dict[str, str] = {}
 
     def enter(self, lease: Lease, pid: int) -> None:
         """A process is tied to a lease: it can open that lease's devices too, and those
         of its other leases. What fails is a problem of the host, and not of the lease.
         """
-        others = [each for each in self._of_process(pid) if each.id != lease.id]
-        self._confine(lease, pid, [*others, lease])
+        with self._lock:
+            self._confine(lease, pid, [*self._others(lease, pid), lease])
 
     def leave(self, lease: Lease) -> None:
         """A lease has ended: its process can open the devices of its other leases."""
@@ -50,12 +54,14 @@ class DeviceAccess:
         pid = root_pid(lease.holder)
         if pid is None or started_at(pid) is None:
             return
-        others = [each for each in self._of_process(pid) if each.id != lease.id]
-        self._confine(lease, pid, others)
+        with self._lock:
+            self._confine(lease, pid, self._others(lease, pid))
         self.problems.pop(lease.id, None)
 
-    def _of_process(self, pid: int) -> list[Lease]:
-        return [each for each in self._leases() if root_pid(each.holder) == pid]
+    def _others(self, lease: Lease, pid: int) -> list[Lease]:
+        """The other leases of a process."""
+        leases = [each for each in self._leases() if root_pid(each.holder) == pid]
+        return [each for each in leases if each.id != lease.id]
 
     def _confine(self, lease: Lease, pid: int, leases: Sequence[Lease]) -> None:
         self.problems.pop(lease.id, None)

@@ -91,7 +91,7 @@ class Leases:
         what enforces them.
 
         Whatever else comes in between (the ledger fails, the user interrupts), a lease
-        that has not been in use yet ends: nobody would use it.
+        that has not been in use yet ends, unless another call has handed it out.
 
         Raises:
             PrepareFailed: the lease has been ended as failed. Not so a lease that was
@@ -105,8 +105,7 @@ class Leases:
             return self._prepare(lease)
         except BaseException as error:
             if self._is_lost_by(error, lease):
-                why = error.message if isinstance(error, AIStackError) else ""
-                self._fail_unprepared(lease, why or _UNPREPARED)
+                self._fail_unprepared(lease, error)
             raise
 
     def _is_lost_by(self, error: BaseException, lease: Lease) -> bool:
@@ -140,9 +139,14 @@ class Leases:
         faulty = self._host_state.faulty_devices()
         return any(slice_.device_id in faulty for slice_ in lease.slices)
 
-    def _fail_unprepared(self, lease: Lease, why: str) -> None:
-        self._withdrawals.withdraw(lease.request_id, why)
-        self._host_state.devices.unprepare(lease)
+    def _fail_unprepared(self, lease: Lease, error: BaseException) -> None:
+        """End a lease, and close its devices with it; where it is the call that has
+        failed and not the devices, another call may have handed it out.
+        """
+        why = error.message if isinstance(error, AIStackError) else ""
+        is_of_devices = isinstance(error, PrepareFailed)
+        end = self._withdrawals.fail if is_of_devices else self._withdrawals.withdraw
+        end(lease.request_id, why or _UNPREPARED)
         self._cycle.follow_up()
 
     def _record_enforcement(self, lease: Lease, prepared: Preparation) -> None:

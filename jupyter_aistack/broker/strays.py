@@ -22,19 +22,20 @@ from jupyter_aistack.core.model.device import Device, ProcessUse
 from jupyter_aistack.core.model.events import Event, EventKind
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.printable import printable
+from jupyter_aistack.core.model.request import Holder
 from jupyter_aistack.core.model.stray import Stray, StrayAction, StrayPolicy
 from jupyter_aistack.core.model.units import format_bytes, format_duration
 from jupyter_aistack.exceptions import LedgerError
 from jupyter_aistack.system.command_lines import command_of
 from jupyter_aistack.system.process_exit import ProcessExit
 from jupyter_aistack.system.process_origin import installed_program_of, kernel_named_by
-from jupyter_aistack.system.process_users import uid_of
+from jupyter_aistack.system.process_users import uid_of, uid_of_same
 from jupyter_aistack.system.processes import (
     ancestors,
     program_of,
     started_at,
 )
-from jupyter_aistack.system.users import groups_of, is_root, login_of
+from jupyter_aistack.system.users import groups_of, is_root, login_of, uid_of_login
 
 from .host_state import HostState
 from .liveness import root_pid
@@ -172,7 +173,7 @@ class StrayMonitor:
         uid = uid_of(pid)
         user = "" if uid is None else login_of(uid)
         is_needed = any(name.startswith("@") for name in self.policy.exempt)
-        own = [lease for lease in leases if lease.holder.user == user]
+        own = [lease for lease in leases if _may_be_of(lease.holder, uid, user)]
         return StrayFacts(
             uid=uid,
             started=started_at(pid),
@@ -259,6 +260,19 @@ class StrayMonitor:
             self._host_state.ledger.record(event)
         except LedgerError as error:
             log.warning("that is not written down: %s", error.message)
+
+
+def _may_be_of(holder: Holder, uid: int | None, user: str) -> bool:
+    """Whether a lease is a user's, or may be: a user of a hub runs under an account that
+    is called otherwise, which only a process that can be seen tells.
+    """
+    if holder.user == user:
+        return True
+    process = holder.process
+    behind = None if process is None else uid_of_same(process)
+    if behind is None:
+        return uid_of_login(holder.user) is None
+    return behind == uid
 
 
 def _is_of_broker(pid: int) -> bool:

@@ -16,13 +16,14 @@ from jupyter_aistack.core.model.condition import (
 )
 from jupyter_aistack.core.model.lease import LeaseTransition
 from jupyter_aistack.exceptions import AIStackError, InvalidTransition, LeaseError
+from jupyter_aistack.ledger.rows import refuse_ended
 
 from .host_state import HostState
 
 UNANSWERED = "it could not be answered"
-MOST_KEYS = 1000
-"""So many keys are remembered as taken back; a call that is overtaken by its own
-withdrawal is seconds old."""
+MOST_KEYS = 10_000
+"""So much is remembered as taken back, or as answered; a call that is overtaken by its
+own withdrawal, or by another call's answer, is seconds old."""
 
 
 Memory = TypeVar("Memory")
@@ -57,6 +58,15 @@ class Withdrawals:
         """Take a request back, or end the lease it has become as failed; unless another
         call has answered it meanwhile.
         """
+
+        def end() -> None:
+            if request_id not in self._kept:
+                self._end_request(request_id, why)
+
+        self._add(request_id, end)
+
+    def fail(self, request_id: str, why: str) -> None:
+        """As `withdraw`, whoever was answered: nobody can use the lease."""
         self._add(request_id, lambda: self._end_request(request_id, why))
 
     def keep(self, request_id: str) -> None:
@@ -68,6 +78,18 @@ class Withdrawals:
         with self._settling:
             self._pending.pop(request_id, None)
             _remember(self._kept, request_id)
+
+    def answer(self, request_id: str) -> None:
+        """A lease is about to be handed to its asker: no other call that could not
+        answer takes it back any more.
+
+        Raises:
+            LeaseLost: one has, a moment before.
+        """
+        self.keep(request_id)
+        if request_id in self._tried:
+            request = self._host_state.request(request_id)
+            refuse_ended(self._host_state.lease(request.lease_id))
 
     def revive(self, request_id: str) -> bool:
         """A request is asked about by somebody who knows it: what an earlier call could
@@ -82,7 +104,8 @@ class Withdrawals:
 
     def withdraw_key(self, user: str, key: str) -> None:
         """As `withdraw`, for what a user has asked for under an idempotency key, or is
-        asking for in another call that has not got so far.
+        asking for in another call that has not got so far. The user wants it no more:
+        it goes though it was answered.
         """
         with self._lock:
             _remember(self._keys, (user, key))
@@ -121,8 +144,6 @@ class Withdrawals:
         self.settle()
 
     def _end_request(self, request_id: str, why: str) -> None:
-        if request_id in self._kept:
-            return
         _remember(self._tried, request_id)
         state = self._host_state
         now = state.now()

@@ -16,7 +16,7 @@ from jupyter_aistack.exceptions import InvalidRequest
 
 from .connection import connect
 from .output import JSON, show
-from .queues import read_moment
+from .queues import read_past_moment
 
 COLUMNS = (
     "week",
@@ -78,7 +78,9 @@ def add_report_options(usage: argparse.ArgumentParser) -> None:
         help="one week only, e.g. 2026-W48 (Monday to Sunday, UTC)",
     )
     usage.add_argument(
-        "--since", metavar="WHEN", help='from that day on, e.g. "2026-11-01"'
+        "--since",
+        metavar="WHEN",
+        help='from that day on, e.g. "2026-11-01", or "7d" for seven days ago',
     )
     usage.add_argument(
         "--csv",
@@ -91,7 +93,7 @@ def report(options: argparse.Namespace) -> int:
     """What users have used, by week."""
     payload: JSON = {"all": options.all, "user": options.user, "week": options.week}
     if options.since is not None:
-        payload["since"] = read_moment(options.since, field="since")
+        payload["since"] = read_past_moment(options.since, field="since")
     answer = connect().call("report", **payload)
     if options.csv is not None:
         _write(options.csv, as_csv(answer["lines"]))

@@ -18,7 +18,7 @@ from jupyter_aistack.system.files import replacing
 
 from .connection import connect
 from .output import JSON, moment, show
-from .queues import read_moment
+from .queues import read_past_moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,9 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
         "action", nargs="?", choices=("show", "verify"), default="show", help="(show)"
     )
     trail.add_argument(
-        "--since", metavar="WHEN", help='from then on, e.g. "2026-11-01"'
+        "--since",
+        metavar="WHEN",
+        help='from then on, e.g. "2026-11-01", or "7d" for seven days ago',
     )
     trail.add_argument(
         "--user", default="", metavar="U", help="what U did, and what was done to U's"
@@ -64,7 +66,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     archive.add_argument(
         "--before",
         metavar="WHEN",
-        help="what ended before then (what the setting retention says)",
+        help='what ended before then, e.g. "2026-11-01" or "7d" (what the setting retention says)',
     )
 
 
@@ -88,7 +90,7 @@ _HEADINGS = ("", "when", "who", "process", "what", "of", "before", "after", "why
 def _events(options: argparse.Namespace) -> Iterator[JSON]:
     question: JSON = {"user": options.user}
     if options.since is not None:
-        question["since"] = read_moment(options.since, field="since")
+        question["since"] = read_past_moment(options.since, field="since")
     client = connect()
     after = 0
     while after is not None:
@@ -224,7 +226,7 @@ def archive_now(options: argparse.Namespace) -> int:
     """Move what is old to the archive, or say how much is old."""
     question: JSON = {"dry_run": options.dry_run}
     if options.before is not None:
-        question["before"] = read_moment(options.before, field="before")
+        question["before"] = read_past_moment(options.before, field="before")
     answer = connect().call("archive", **question)
     show(options, answer, _archive_lines(options, answer))
     return 0

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from jupyter_aistack.core.model.printable import printable
-from jupyter_aistack.exceptions import AIStackError
+from jupyter_aistack.exceptions import AIStackError, InvalidRequest
 from jupyter_aistack.system.broker_path import DEFAULT_PATH
+from jupyter_aistack.system.permissions import closed_to_others
 from jupyter_aistack.system.standard_streams import tell
 
 from .output import JSON, show
@@ -30,12 +31,14 @@ def add_commands(verbs: Verbs) -> None:
     text = "Run the broker of this host for all of its users."
     parser = verbs.add_parser("broker", help=text, description=text)
     _set(parser, serve)
+    _add_json(parser, default=False)
     _add_paths(parser)
     kinds = parser.add_subparsers(title="what else to do", metavar="WHAT")
     text = "Check the administrator's file, and name the line that is wrong."
     checked = kinds.add_parser("check", help=text, description=text)
     _set(checked, check)
-    _add_config(checked)
+    _add_json(checked, default=argparse.SUPPRESS)
+    _add_config(checked, default=argparse.SUPPRESS)
     text = "Make it a service of systemd; shows each file before it is written."
     installed = kinds.add_parser("install", help=text, description=text)
     _set(installed, install)
@@ -47,10 +50,19 @@ def add_commands(verbs: Verbs) -> None:
 
 
 def _set(parser: argparse.ArgumentParser, run: Callable[..., int]) -> None:
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object as the last line"
-    )
     parser.set_defaults(run=run)
+
+
+def _add_json(parser: argparse.ArgumentParser, *, default: object) -> None:
+    """Below another command the default is `SUPPRESS`: argparse would write it over
+    what was given before the command's name.
+    """
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=default,
+        help="print one JSON object as the last line",
+    )
 
 
 def _add_paths(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +72,7 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="where it listens (/run/aistack/broker.sock)",
     )
-    _add_config(parser)
+    _add_config(parser, default=None)
     parser.add_argument(
         "--ledger",
         default="",
@@ -69,16 +81,18 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
+def _add_config(parser: argparse.ArgumentParser, *, default: object) -> None:
     parser.add_argument(
         "--config",
         type=Path,
+        default=default,
         metavar="FILE",
         help="the administrator's settings (/etc/jupyter/aistack_config.py)",
     )
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
+    _add_json(parser, default=argparse.SUPPRESS)
     parser.add_argument(
         "--user", default="root", metavar="LOGIN", help="as whom it runs (root)"
     )
@@ -115,10 +129,26 @@ def serve(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_unused(options: argparse.Namespace, *names: str) -> None:
+    """Refuse what was given before a command that does nothing with it.
+
+    Raises:
+        InvalidRequest: naming it.
+    """
+    for name in names:
+        if getattr(options, name):
+            raise InvalidRequest(
+                f"{name}: --{name} is for the broker itself and changes nothing here; "
+                "leave it out",
+                field=name,
+            )
+
+
 def check(options: argparse.Namespace) -> int:
     """Whether the administrator's file can be used; 1 where it cannot."""
     from jupyter_aistack.hostbroker.admin_file import AdminFile
 
+    _check_unused(options, "socket", "ledger")
     file = AdminFile(options.config)
     try:
         file.load()
@@ -138,6 +168,7 @@ def install(options: argparse.Namespace) -> int:
     """Write the files of the service; 1 where one is there already and differs."""
     from jupyter_aistack.hostbroker import installation
 
+    _check_unused(options, "socket", "config", "ledger")
     try:
         files = _files(options)
         if not options.json:
@@ -159,6 +190,7 @@ def uninstall(options: argparse.Namespace) -> int:
     """Take the files of the service away; 1 where one was changed and stays."""
     from jupyter_aistack.hostbroker import installation
 
+    _check_unused(options, "socket", "config", "ledger")
     try:
         files = _files(options)
         ours = tuple(each.file.path for each in files if each.is_ours)
@@ -215,6 +247,13 @@ def _file_report(placed: PlacedFile) -> JSON:
 
 
 def _next_steps(options: argparse.Namespace, written: Iterable[Path]) -> Iterable[str]:
+    closed = closed_to_others(Path(sys.executable))
+    if closed is not None:
+        yield (
+            f"{sys.executable} is of no use to other users, and their kernels will not "
+            f"start: {closed} is closed to them; make the environment, and the Python "
+            "that it is made with, where everybody can run them"
+        )
     if options.dry_run:
         yield "nothing was written"
         return

@@ -14,10 +14,14 @@ from jupyter_aistack.exceptions import AIStackError
 from jupyter_aistack.system.standard_streams import tell
 
 from .connection import connect
-from .output import device_state_text, moment, show
+from .output import JSON, device_state_text, moment, show
 
 if TYPE_CHECKING:
+    from jupyter_aistack.client.client import Client
+    from jupyter_aistack.client.lease_handle import LeaseHandle
     from jupyter_aistack.system.command_guard import CommandGuard
+
+    from .lease_watch import LeaseWatch
 
 SHOWN_LABEL = 80
 """Characters of the command that other users see as the holder's name."""
@@ -55,7 +59,8 @@ def request(options: argparse.Namespace) -> int:
             tell("granted, and being checked: the driver takes long to start")
 
     with CommandGuard() as guard:
-        handle = connect().request(
+        client = connect()
+        handle = client.request(
             options.spec,
             timeout=options.timeout,
             queue=options.queue,
@@ -69,10 +74,25 @@ def request(options: argparse.Namespace) -> int:
         with handle:
             handle.bind(os.getpid(), pid=guard.pid)
             tell(printable(repr(handle)))
-            exit_code = _run(options.command, guard)
+            with _watched(client, handle):
+                exit_code = _run(options.command, guard)
         if options.json:
             print(json.dumps({"lease": handle.lease, "exit_code": exit_code}))
     return exit_code
+
+
+def _watched(client: Client, handle: LeaseHandle) -> LeaseWatch:
+    """What tells of an end of the lease that is none of this process's doing."""
+    from .lease_watch import LeaseWatch
+
+    request_id = handle.request["id"]
+
+    def read() -> JSON:
+        answer = client.call("wait_for", request_id=request_id)
+        lease: JSON = answer["lease"]
+        return lease
+
+    return LeaseWatch(read, lambda line: tell(printable(line)))
 
 
 def _run(command: list[str], guard: CommandGuard) -> int:

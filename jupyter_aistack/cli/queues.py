@@ -7,7 +7,11 @@ import time
 from datetime import datetime
 
 from jupyter_aistack.client.text import aligned
-from jupyter_aistack.core.model.units import format_about, format_duration
+from jupyter_aistack.core.model.units import (
+    format_about,
+    format_duration,
+    parse_duration,
+)
 from jupyter_aistack.exceptions import InvalidRequest
 
 from .connection import connect
@@ -116,8 +120,47 @@ def read_moment(text: str, *, field: str) -> float:
     Raises:
         InvalidRequest: naming `field`.
     """
+    at = _moment(text)
+    if at is None:
+        raise InvalidRequest(
+            f"{field}: {text!r} is not a time; {_ALLOWED_MOMENTS}", field=field
+        )
+    return at
+
+
+def read_past_moment(text: str, *, field: str) -> float:
+    """Like `read_moment`; ``7d`` is the time seven days ago.
+
+    Raises:
+        InvalidRequest: naming `field`.
+    """
+    at = _moment(text)
+    if at is None:
+        at = _moment_ago(text)
+    if at is None:
+        raise InvalidRequest(
+            f"{field}: {text!r} is not a time; {_ALLOWED_MOMENTS}, or how long ago: "
+            "12h, 7d",
+            field=field,
+        )
+    return at
+
+
+_ALLOWED_MOMENTS = "write 2026-11-24 10:00, or 2026-11-24T10:00+01:00"
+
+
+def _moment(text: str) -> float | None:
     try:
         return datetime.fromisoformat(text.strip()).timestamp()
     except (ValueError, OverflowError, OSError):
-        message = f"{field}: {text!r} is not a time; write 2026-11-24 10:00, or 2026-11-24T10:00+01:00"
-        raise InvalidRequest(message, field=field) from None
+        return None
+
+
+def _moment_ago(text: str) -> float | None:
+    has_unit = text.strip()[-1:].isalpha()  # 2026 is a year, and no seconds
+    if not has_unit:
+        return None
+    try:
+        return time.time() - parse_duration(text)
+    except InvalidRequest:
+        return None

@@ -25,16 +25,21 @@ _FAILURES = frozenset({ConditionKind.NOT_ENFORCED, ConditionKind.FAILED})
 """Conditions that say why a lease has failed."""
 
 
+def ended_reason(lease: Mapping[str, Any]) -> str:
+    """Why a lease has ended, in words."""
+    outcome = lease["outcome"] or LeaseState.RELEASING.value
+    if outcome == Outcome.FAILED.value:
+        return lease_remarks(lease, _FAILURES) or outcome
+    return _REASONS.get(outcome, outcome)
+
+
 def ended_line(lease: Mapping[str, Any]) -> str:
     """Why a lease has ended, what that means for this process, and the way to another
     lease where that is of use.
     """
-    outcome = lease["outcome"] or LeaseState.RELEASING.value
-    reason = _REASONS.get(outcome, outcome)
-    if outcome == Outcome.FAILED.value:
-        reason = lease_remarks(lease, _FAILURES) or reason
+    reason = ended_reason(lease)
     line = f"the lease {lease['id']} has ended: {reason}; {_process_now(lease)}"
-    if outcome in _REASONS:
+    if lease["outcome"] in _REASONS:
         line += f"; %gpu request {lease['spec']} asks again"
     return line
 

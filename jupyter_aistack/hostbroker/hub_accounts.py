@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from jupyter_aistack.broker.api.caller import Caller
 from jupyter_aistack.exceptions import InvalidRequest, PermissionDenied
+from jupyter_aistack.system.users import is_unnamed
 
 from .callers import ROOT
 from .hub_identity import HubIdentities, HubUser, asking
@@ -70,4 +71,9 @@ def _without_token(own: Caller) -> Caller:
 
 
 def _acting_for(user: HubUser, own: Caller) -> Caller:
+    if is_unnamed(user.name):
+        raise PermissionDenied(
+            f"the hub's user {user.name} is called as users of this host without a login "
+            "are; have the hub give it another name"
+        )
     return replace(own, user=user.name, groups=user.groups, is_admin=user.is_admin)

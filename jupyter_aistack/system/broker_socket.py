@@ -75,6 +75,7 @@ REPEATABLE_VERBS = frozenset(
         "kernel_requests",
         "leases",
         "listed",
+        "mig_plan",
         "mine",
         "pin",
         "prepare",

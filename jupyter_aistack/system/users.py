@@ -34,15 +34,20 @@ def login_of(uid: int) -> str:
 
 def uid_of_login(user: str) -> int | None:
     """The number of a user by what `login_of` gives for it; None where there is none."""
-    number = user.removeprefix(_UNNAMED)
-    if number != user and number.isdecimal():
-        return int(number)
+    if is_unnamed(user):
+        return int(user.removeprefix(_UNNAMED))
     try:
         import pwd
 
         return pwd.getpwnam(user).pw_uid
     except (ImportError, KeyError):
         return None
+
+
+def is_unnamed(user: str) -> bool:
+    """Whether a name is one that `login_of` gives to a user without any."""
+    number = user.removeprefix(_UNNAMED)
+    return number != user and number.isdecimal()
 
 
 def is_root() -> bool:

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from jupyter_aistack.ledger.memory import MemoryLedger
 from jupyter_aistack.system.device_scopes import DeviceScopes
 from jupyter_aistack.testing import ManualClock, holder
 from tests.fakes.bare_provider import BareProvider
+from tests.fakes.leases import granted, wished
 from tests.fakes.system_bus import SystemBus, system_bus
 
 SELF = os.getpid()
@@ -115,3 +118,39 @@ def test_a_refusal_of_systemd_is_a_problem_and_the_lease_stays(
     clock.advance(5)
     assert "systemd refuses: no such thing" in broker.inventory().problems[0]
     assert broker.lease(lease.id).is_live
+
+
+class SlowScopes(DeviceScopes):
+    """Remembers what a process was let open last; something happens meanwhile."""
+
+    def __init__(self, meanwhile: threading.Thread) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+        self.files: Sequence[str] = ()
+
+    def confine(self, pid: int, files: Sequence[str]) -> None:
+        if not self._meanwhile.ident:
+            self._meanwhile.start()
+            self._meanwhile.join(0.2)
+        self.files = files
+
+
+def test_a_lease_that_comes_while_another_ends_keeps_its_device() -> None:
+    ledger = MemoryLedger()
+    leases = []
+    for name in ("a", "b"):
+        lease = granted(ledger, wished(name))
+        leases.append(replace(lease, holder=replace(lease.holder, root_pid=SELF)))
+    first, second = leases
+    live = [first]
+
+    def come() -> None:
+        live.append(second)
+        access.enter(second, SELF)
+
+    comes = threading.Thread(target=come)
+    scopes = SlowScopes(comes)
+    access = DeviceAccess(scopes, lambda: live, lambda lease: [lease.id])
+    access.leave(first)
+    comes.join()
+    assert second.id in scopes.files

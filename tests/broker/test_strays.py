@@ -34,6 +34,10 @@ TERMINATE = StrayPolicy(
     action=StrayAction.TERMINATE, grace_seconds=600.0, exempt=frozenset({f"uid-{EVE}"})
 )
 Build = Callable[..., Broker]
+AS_ITSELF_OR_FOR_A_HUB = pytest.mark.parametrize(
+    "user", [f"uid-{BOB}", "user-of-a-hub"]
+)
+"""Whose a lease is, that a process of Bob's has."""
 
 
 @pytest.fixture
@@ -181,12 +185,16 @@ def test_root_s_a_listed_user_s_and_an_unknown_process_are_left_alone(
 
 
 @NEEDS_ROOT
+@AS_ITSELF_OR_FOR_A_HUB
 def test_a_process_with_a_lease_is_no_stray_there_and_never_ended_elsewhere(
-    build: Build, gpus: BareProvider, clock: ManualClock, processes: Processes
+    build: Build,
+    gpus: BareProvider,
+    clock: ManualClock,
+    processes: Processes,
+    user: str,
 ) -> None:
     broker = build()
     process = processes.start(BOB)
-    user = f"uid-{BOB}"
     request = broker.submit("1", holder("kernel-1", user=user, pid=process.pid))
     [slice_] = broker.lease(request.lease_id).slices
     listed(gpus, process.pid)
@@ -200,12 +208,16 @@ def test_a_process_with_a_lease_is_no_stray_there_and_never_ended_elsewhere(
 
 
 @NEEDS_ROOT
+@AS_ITSELF_OR_FOR_A_HUB
 def test_a_user_s_lease_whose_processes_cannot_be_seen_may_be_any_of_the_user_s(
-    build: Build, gpus: BareProvider, clock: ManualClock, processes: Processes
+    build: Build,
+    gpus: BareProvider,
+    clock: ManualClock,
+    processes: Processes,
+    user: str,
 ) -> None:
     broker = build()
     process = processes.start(BOB)
-    user = f"uid-{BOB}"
     # It is to start: nobody knows its process yet.
     request = broker.submit("1", holder("kernel-1", user=user, pid=None))
     [slice_] = broker.lease(request.lease_id).slices

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -19,6 +19,8 @@ from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.exceptions import (
     LeaseLost,
     LedgerUnavailable,
+    PrepareFailed,
+    ProviderError,
     Refused,
     Unsatisfiable,
 )
@@ -36,11 +38,23 @@ class Interrupted(SimulatedProvider):
     """Simulated devices whose preparation may be broken off."""
 
     error: BaseException | None = None
+    meanwhile: Callable[[], None] | None = None
+    """What happens while it prepares."""
+
+    def __init__(self, profile: str) -> None:
+        super().__init__(profile)
+        self.closed: list[str] = []
 
     def prepare(self, lease: Lease, devices: Mapping[str, Device]) -> Preparation:
+        if self.meanwhile is not None:
+            self.meanwhile()
         if self.error is not None:
             raise self.error
         return super().prepare(lease, devices)
+
+    def unprepare(self, lease: Lease) -> None:
+        self.closed.append(lease.id)
+        super().unprepare(lease)
 
 
 @pytest.fixture
@@ -226,6 +240,75 @@ def test_what_could_not_be_taken_back_is_once_the_ledger_answers(
     assert broker.request(waited.request_id).state is RequestState.CANCELLED
 
 
+def granted_after_waiting(service: Service) -> str:
+    """Id of a request that has waited, and whose lease nobody has been handed yet."""
+    held = service.call("request", {"spec": "1"}, BOB)["lease"]
+    waiting = service.call("request", {"spec": "1"}, ANN)["request"]
+    service.call("release", {"lease_id": held["id"]}, BOB)
+    return str(waiting["id"])
+
+
+def test_a_lease_that_failed_before_it_was_handed_out_is_not_handed_out(
+    broker: Broker,
+) -> None:
+    service = service_of(broker)
+    request_id = granted_after_waiting(service)
+    broker.withdraw(request_id)
+    with pytest.raises(LeaseLost):
+        service.call("wait_for", {"request_id": request_id}, ANN)
+
+
+def test_a_lease_that_is_taken_back_while_it_is_handed_out_is_not(
+    broker: Broker,
+) -> None:
+    request = broker.submit("1/4", holder("a"))
+    broker.prepare(broker.lease(request.lease_id))
+    broker.withdraw(request.id)
+    with pytest.raises(LeaseLost):
+        broker.answer(request.id)
+
+
+@pytest.mark.parametrize("verb", ["request", "wait_for"])
+def test_a_call_that_fails_takes_nothing_back_that_another_has_handed_out(
+    broker: Broker, provider: Interrupted, ledger: FailingLedger, verb: str
+) -> None:
+    """A server is slow, its client asks once more and is answered, and only then the
+    first call fails.
+    """
+    service = service_of(broker)
+    payload = {"spec": "1", "idempotency_key": "k"}
+    if verb == "wait_for":
+        payload = {"request_id": granted_after_waiting(service)}
+    answers = []
+
+    def overtake() -> None:
+        provider.meanwhile = None
+        answers.append(service.call(verb, payload, ANN))
+        ledger.is_down = True
+
+    provider.meanwhile = overtake
+    with pytest.raises(LedgerUnavailable):
+        service.call(verb, payload, ANN)
+    ledger.is_down = False
+    broker.maintain()
+    handed = answers[0]["lease"]["id"]
+    assert broker.lease(handed).is_live
+    assert handed not in provider.closed
+
+
+def test_a_lease_whose_devices_cannot_be_prepared_ends_though_it_was_handed_out(
+    broker: Broker, provider: Interrupted
+) -> None:
+    service = service_of(broker)
+    payload = {"spec": "1", "idempotency_key": "k"}
+    lease = service.call("request", payload, ANN)["lease"]
+    provider.error = ProviderError("the device is closed")
+    with pytest.raises(PrepareFailed):
+        service.call("request", payload, ANN)
+    assert broker.lease(lease["id"]).outcome is Outcome.FAILED
+    assert lease["id"] in provider.closed
+
+
 # -- keys ------------------------------------------------------------------------------
 
 
@@ -261,6 +344,15 @@ def test_a_key_takes_back_what_has_become_of_its_request(broker: Broker) -> None
         assert service.call("take_back", {"idempotency_key": key}, ANN) == {}
     assert broker.lease(granted).outcome is Outcome.FAILED
     assert broker.request(waiting["request"]["id"]).state is RequestState.CANCELLED
+
+
+def test_a_key_takes_back_what_was_answered_twice(broker: Broker) -> None:
+    service = service_of(broker)
+    payload = {"spec": "1", "idempotency_key": "once"}
+    for _ in range(2):
+        granted = service.call("request", payload, ANN)["lease"]["id"]
+    service.call("take_back", {"idempotency_key": "once"}, ANN)
+    assert broker.lease(granted).outcome is Outcome.FAILED
 
 
 def test_a_withdrawal_that_overtakes_its_request_is_not_forgotten(

@@ -75,6 +75,13 @@ def test_events_are_json_for_programs(capsys: pytest.CaptureFixture[str]) -> Non
     assert events[0]["after"] == {"ends_at": 9.0}
 
 
+def test_a_time_may_be_told_by_how_long_ago(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["audit", "--json", "--since", "1d"]) == 0
+    assert [event["sequence"] for event in printed(capsys)["events"]] == [5, 6, 7, 8]
+
+
 def test_what_was_written_is_said_to_be_whole(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -126,6 +133,7 @@ def test_an_export_goes_to_the_standard_output_alone(
     ("words", "field"),
     [
         (["audit", "--since", "soon"], "since"),
+        (["audit", "--since", "2026"], "since"),
         (["audit", "--output", "/nowhere/trail"], "output"),
         (["audit", "verify", "--input", "/nowhere/trail"], "input"),
         (["archive", "--before", "soon"], "before"),

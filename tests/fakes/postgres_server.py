@@ -116,6 +116,8 @@ class PostgresServer:
 
     def kill(self) -> None:
         """End all of it as a crash of its machine would."""
+        # One that goes on would start a process more that is not seen, and outlives it.
+        os.kill(self.pids()[0], signal.SIGSTOP)
         pids = self.pids()
         self.signal(signal.SIGKILL)
         wait_until(lambda: not any(is_alive(pid, None) for pid in pids))

@@ -34,6 +34,7 @@ def tokens() -> dict[str, dict[str, Any]]:
             "groups": [],
             "scopes": ["custom:aistack:admin"],
         },
+        "t-uid": {"name": f"uid-{OTHER}", "kind": "user", "groups": [], "scopes": []},
     }
 
 
@@ -72,6 +73,14 @@ def test_a_token_counts_for_no_other_account(host: LiveBroker) -> None:
     """Who has got hold of a token is still who the operating system says."""
     thief = host.speaker(OTHER, token="t-eve")
     assert thief.request()["holder"]["user"] == f"uid-{OTHER}"
+
+
+def test_nobody_at_the_hub_is_called_as_users_without_a_login_are(
+    host: LiveBroker,
+) -> None:
+    lease = host.speaker(OTHER).request()
+    refused = host.speaker(SHARED, token="t-uid").say("release", lease_id=lease["id"])
+    assert "have the hub give it another name" in refused["error"]["message"]
 
 
 def test_groups_and_scopes_of_the_hub_give_roles(host: LiveBroker) -> None:

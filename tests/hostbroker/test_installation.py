@@ -120,6 +120,45 @@ def test_what_cannot_be_written_leaves_nothing(
     assert files_in(folder) == ("etc/tmpfiles.d",)
 
 
+def test_options_count_before_and_after_the_command(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / "aistack_config.py"
+    file.write_text("\nc.AIStack.admin = ['x']\n")
+    chosen = ["--config", str(file), "--json"]
+    for words in (["check", *chosen], [*chosen, "check"]):
+        assert main(["broker", *words]) == 1
+        report = json.loads(capsys.readouterr().out)
+        assert report["file"] == str(file)
+        assert "line 2: admin: there is no such setting" in report["problem"]
+
+
+@pytest.mark.parametrize("command", ["check", "install", "uninstall"])
+def test_what_a_command_has_no_use_for_is_refused(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = [] if command == "check" else ["--root", str(folder)]
+    words = ["--socket", "/run/elsewhere.sock", command, *place]
+    assert main(["broker", *words]) == 2
+    assert capsys.readouterr().err.startswith(
+        "jupyter aistack: socket: --socket is for the broker itself"
+    )
+    assert files_in(folder) == ()
+
+
+def test_a_python_that_users_cannot_run_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = folder / "home"
+    home.mkdir(mode=0o700)
+    python = home / "python3"
+    python.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    words = ["broker", "install", "--dry-run", "--root", str(folder / "image")]
+    assert main(words) == 0
+    assert f"{python} is of no use to other users" in capsys.readouterr().out
+
+
 def test_the_example_is_a_file_without_mistakes(folder: Path) -> None:
     file = folder / "aistack_config.py"
     used = [line.removeprefix("# ") for line in EXAMPLE.splitlines()]

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 PINNED = {
@@ -29,6 +30,8 @@ PINNED = {
     "mlflow-skinny": "3.17.2",
     "mlflow-tracing": "3.17.2",
 }
+OLDEST_PYTHON = "3.11.2"
+"""That of Debian 12."""
 # Spoken to when the user's own environment has them; never asked for.
 GUESTS = {"amdsmi", "cupy", "jax", "rmm", "tensorflow", "threadpoolctl"}
 
@@ -106,6 +109,21 @@ def test_constraints_are_plain_pins(root: Path) -> None:
 def test_constraints_hold_the_versions_that_go_together(pins: dict[str, str]) -> None:
     assert {name: pins[name] for name in PINNED} == PINNED
     assert pins["cuda-bindings"].startswith("13.")
+
+
+def test_constraints_serve_the_oldest_python_that_is_in_use(
+    pins: dict[str, str],
+) -> None:
+    wrong = []
+    for name, version in pins.items():
+        try:
+            installed = distribution(name)
+        except PackageNotFoundError:
+            continue
+        allowed = SpecifierSet(installed.metadata.get("Requires-Python") or "")
+        if installed.version == version and OLDEST_PYTHON not in allowed:
+            wrong.append(f"{name} {version} needs Python {allowed}")
+    assert not wrong
 
 
 def test_every_requirement_is_pinned_within_what_it_allows(

@@ -30,6 +30,7 @@ from jupyter_aistack.core.model.lease import Lease, Outcome
 from jupyter_aistack.core.model.request import RequestState
 from jupyter_aistack.exceptions import LeaseLost
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
+from jupyter_aistack.system.users import login_of
 from tests.fakes.host_broker import ALICE, BOB, CAROL, DAVE, LiveBroker
 from tests.fakes.postgres_server import OWNER, PostgresServer
 from tests.fakes.waiting import wait_until
@@ -401,7 +402,7 @@ def _lost(
 
 def _lost_request(ledger: SQLLedger, uid: int, key: str) -> list[str]:
     """A request that was answered is written down, and decided."""
-    request = ledger.request_of_key(f"uid-{uid}", key)
+    request = ledger.request_of_key(login_of(uid), key)
     if request is None or request.state is RequestState.QUEUED:
         return [f"{key}: its request is gone, or not decided"]
     return []

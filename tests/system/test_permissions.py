@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from jupyter_aistack.system.permissions import guarded, is_guarded
+from jupyter_aistack.system.permissions import (
+    closed_to_others,
+    guarded,
+    is_guarded,
+)
+from tests.fakes.user_processes import BOB, NEEDS_ROOT
 
 
 @pytest.fixture
@@ -45,6 +52,31 @@ def test_a_link_is_as_safe_as_what_it_leads_to(
     assert not is_guarded(link, owners)
 
 
+def test_links_of_the_owners_are_followed(
+    tmp_path: Path, owners: frozenset[int]
+) -> None:
+    (tmp_path / "real").mkdir(mode=0o755)
+    (tmp_path / "real" / "file").touch(mode=0o644)
+    (tmp_path / "beside").symlink_to("real")
+    (tmp_path / "far").symlink_to(tmp_path / "beside" / ".." / "beside")
+    (tmp_path / "circle").symlink_to("circle")
+    assert is_guarded(tmp_path / "far" / "file", owners)
+    assert not is_guarded(tmp_path / "circle", owners)
+
+
+@NEEDS_ROOT
+def test_who_has_made_a_link_may_have_it_lead_elsewhere(
+    tmp_path: Path, owners: frozenset[int]
+) -> None:
+    file = tmp_path / "file"
+    file.touch(mode=0o644)
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    assert is_guarded(link, owners)
+    os.lchown(link, BOB, BOB)
+    assert not is_guarded(link, owners)
+
+
 def test_folders_without_such_files_say_nothing(
     tmp_path: Path, owners: frozenset[int]
 ) -> None:
@@ -58,3 +90,28 @@ def test_folders_without_such_files_say_nothing(
     assert guarded(folders, ("a.py",), owners) == [str(empty)]
     assert guarded(folders, ("b.py",), owners) == folders
     assert guarded(folders, ("a.py",), None) == folders
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter; pytest's are their owner's alone."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def test_what_keeps_others_from_a_program_is_named(open_folder: Path) -> None:
+    home = open_folder / "home"
+    home.mkdir(mode=0o755)
+    program = home / "python3.11"
+    program.touch(mode=0o755)
+    link = open_folder / "python3"
+    link.symlink_to(program)
+    assert closed_to_others(link) is None
+    home.chmod(0o700)
+    assert closed_to_others(link) == home
+    home.chmod(0o755)
+    program.chmod(0o750)
+    assert closed_to_others(link) == program
+    assert closed_to_others(home / "missing") == home / "missing"

@@ -96,6 +96,7 @@ class KernelVerbs(VerbGroup):
     def _prepare(self, payload: Payload, caller: Caller) -> JSON:
         lease = self._owned("prepare", payload, caller)
         prepared = self._of(caller).prepare(lease)
+        self._broker.answer(lease.request_id)
         return {"prepared": PREPARATION.to_dict(prepared)}
 
     def _device_hiding(self, payload: Payload, caller: Caller) -> JSON:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from jupyter_aistack.broker.broker import Broker
 from jupyter_aistack.broker.leases import as_prepared
-from jupyter_aistack.core.model.lease import Lease, LeaseState
+from jupyter_aistack.core.model.lease import Lease, LeaseState, Outcome
 from jupyter_aistack.core.model.printable import printable
 from jupyter_aistack.core.model.request import Holder, HolderKind, Request, RequestState
 from jupyter_aistack.core.scheduling.forecast import QueuedForecast
@@ -14,6 +14,7 @@ from jupyter_aistack.core.wire.fields import JSON
 from jupyter_aistack.core.wire.preparations import PREPARATION
 from jupyter_aistack.core.wire.values import flag_field, number_field, text_field
 from jupyter_aistack.exceptions import InvalidRequest, PrepareFailed
+from jupyter_aistack.ledger.rows import refuse_ended
 
 from .advice import Owner
 from .base import Payload, Verb, VerbGroup
@@ -133,12 +134,17 @@ class RequestVerbs(VerbGroup):
     def _outcome(self, request: Request, caller: Caller) -> JSON:
         """A request with its place in the queue, or with the lease it became and what
         that needs.
+
+        Raises:
+            LeaseLost: the lease has failed before anybody has used it.
         """
         if request.state is not RequestState.GRANTED:
             shown = self._shown_request(request, caller)
             return {"request": shown, "lease": None, "prepared": None}
 
         lease = self._broker.lease(request.lease_id)
+        if lease.outcome is Outcome.FAILED and lease.active_at is None:
+            refuse_ended(lease)
         if lease.state is LeaseState.GRANTED:
             preparation = self._broker.prepare(lease)
             prepared: JSON | None = PREPARATION.to_dict(preparation)
@@ -146,11 +152,14 @@ class RequestVerbs(VerbGroup):
         else:
             prepared = self._preparation(lease)
         visibility = self._visibility(caller)
-        return {
+        answer = {
             "request": visibility.request(request),
             "lease": visibility.lease(lease),
             "prepared": prepared,
         }
+        if lease.is_live and caller.owns(request.holder):
+            self._broker.answer(request.id)
+        return answer
 
     def _shown_request(self, request: Request, caller: Caller) -> JSON:
         visibility = self._visibility(caller)

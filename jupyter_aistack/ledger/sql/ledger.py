@@ -26,6 +26,7 @@ from jupyter_aistack.ledger.transactional import TransactionalLedger
 from jupyter_aistack.ledger.transactions import REFUSALS, within
 
 from . import database, schema
+from .doubt import Doubt
 from .explained import explained
 from .fork_gate import ForkGate
 from .known import KnownState
@@ -71,6 +72,7 @@ class SQLLedger(TransactionalLedger):
         self.shown_url = without_secrets(self._url)
         """The URL without its password, for people."""
         self._reader = RowReader(self.shown_url)
+        self._doubt = Doubt()
         self._renew_locks()
         self._opened: OpenDatabase | None = None
         self._presence: Presence | None = None
@@ -97,7 +99,8 @@ class SQLLedger(TransactionalLedger):
 
     def recall(self, host: str, now: float) -> LedgerState:
         # Whether the file is still the same is looked at when something is written.
-        known = None if self._opened is None else self._opened.known
+        opened = None if self._doubt.is_open else self._opened
+        known = None if opened is None else opened.known
         state = None if known is None else known.state(host, now)
         return self.read(host, now) if state is None else state
 
@@ -114,7 +117,7 @@ class SQLLedger(TransactionalLedger):
         without a transaction.
         """
         opened = self._open()
-        if opened.known is None:
+        if opened.known is None or self._doubt.is_open:
             return None
         is_file = is_sqlite(self._url)
         with explained(self._url), self._watching(opened) as lent:
@@ -188,6 +191,9 @@ class SQLLedger(TransactionalLedger):
         """
         opened = self._open()
         is_file = is_sqlite(self._url)
+        if self._doubt.is_open and not writes:
+            with self._transaction(writes=True):
+                pass
         with (
             explained(self._url),
             self._turn_for(writes=writes, is_watching=is_watching) as has_turn,
@@ -198,14 +204,16 @@ class SQLLedger(TransactionalLedger):
             database.transaction(lent, writes=writes, sqlite=is_file),
         ):
             rows = SQLRows(lent, opened, is_sqlite=is_file)
+            # What a file was told is done, or undone, once the call is over.
+            commit = self._doubt.watching(rows, matters=writes and not is_file)
             is_telling = has_turn if is_file else writes or is_watching
             rows.begin(self.shown_url, writes=writes, is_watching=is_telling)
             try:
                 yield rows
             except REFUSALS:
-                rows.commit()
+                commit()
                 raise
-            rows.commit()
+            commit()
 
     @contextmanager
     def _turn_for(self, *, writes: bool, is_watching: bool) -> Iterator[bool]:

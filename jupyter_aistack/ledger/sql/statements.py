@@ -85,9 +85,13 @@ class Statements:
         # SQLite has no such clause and needs none: there a write transaction locks.
         self.lock_meta = self._query(meta.with_for_update())
         self.write_meta = self._change(schema.meta.update(), counters)
-        # PostgreSQL's: the same as long as no transaction has written anything.
+        # PostgreSQL's: the same as long as no transaction has written anything. One
+        # that is started again, or has taken over, may give numbers away once more.
         snapshot = sa.cast(sa.func.txid_current_snapshot(), sa.Text).label("snapshot")
-        self.stamp = self._query(sa.select(snapshot))
+        started = sa.func.extract("epoch", sa.func.pg_postmaster_start_time())
+        since = sa.cast(started, sa.Text).label("started")
+        stamp: list[Any] = [snapshot, since]
+        self.stamp = self._query(sa.select(*stamp))
 
     def _add_leases(self) -> None:
         next_due = sa.func.min(_L.due_at).label("next_due")

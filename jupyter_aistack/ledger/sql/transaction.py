@@ -50,8 +50,8 @@ class OpenDatabase:
         if is_sqlite:
             return self.writer.stamp(lent)
         driver: Any = lent.dbapi_connection
-        (snapshot,) = driver.execute(self.statements.stamp.text).fetchone()
-        return str(snapshot)
+        stamp: tuple[str, str] = driver.execute(self.statements.stamp.text).fetchone()
+        return stamp
 
 
 class SQLTransaction:
@@ -139,7 +139,7 @@ class SQLTransaction:
             schema.check_schema(schema_version, self._shown_url)
             self._keep_counters(Counters(*numbers))
             if self._asked_stamp is not None:
-                self._recall(self._asked_stamp.fetchone()[0])
+                self._recall(self._asked_stamp.fetchone())
         assert self._counters is not None
         return self._counters
 
@@ -234,7 +234,7 @@ class SQLTransaction:
     def _known_after(self, counters: Counters) -> KnownState | None:
         """What is known after this write; None where it was not known before."""
         known = self._known
-        stamp = self._stamp if self._is_sqlite else _next_stamp(str(self._stamp))
+        stamp = self._stamp if self._is_sqlite else _next_stamp(self._stamp)
         if known is None or stamp is None:
             return None
         return known.after(self._written, counters, stamp)
@@ -313,18 +313,22 @@ class SQLTransaction:
             raise
 
 
-def _next_stamp(stamp: str) -> str | None:
+def _next_stamp(stamp: Any) -> Hashable:
     """How a server's stamp goes on after the one transaction that is under way; None
     where others are under way as well, or were at that moment.
 
     A stamp is the least and the next number of the transactions that have not ended,
-    and those between: ``7:7:``. A writer's own number is not among them.
+    and those between: ``7:7:``; and since when the server runs. A writer's own number
+    is not among them.
     """
-    least, following, others = stamp.split(":")
+    if stamp is None:
+        return None
+    snapshot, started = stamp
+    least, following, others = snapshot.split(":")
     if least != following or others:
         return None
     number = int(following) + 1
-    return f"{number}:{number}:"
+    return f"{number}:{number}:", started
 
 
 _Question = tuple[str, tuple[tuple[str, object], ...]]

@@ -28,7 +28,7 @@ from jupyter_aistack.core.model.device import (
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.exceptions import PrepareFailed, ProviderError
 from jupyter_aistack.system.processes import ancestors, is_alive
-from jupyter_aistack.system.users import is_root, uid_of_login
+from jupyter_aistack.system.users import is_root
 
 from .capability_probe import CapabilityProbe
 from .dmem import DmemClient
@@ -40,7 +40,7 @@ from .mps.limits import (
     percent,
     slots,
 )
-from .mps.users import SHARED_SERVER
+from .mps.users import SHARED_SERVER, uid_behind
 from .nvml import NVML
 from .visibility import VISIBILITY
 
@@ -306,7 +306,7 @@ class ShareEnforcer:
             mib=limit_mib(slice_.memory_bytes),
             protocol=_PROTOCOLS.get(level, 2),
             slots=slots(self.prober.driver),
-            uid=uid_of_login(lease.holder.user) if self._serves_host else None,
+            uid=uid_behind(lease.holder) if self._serves_host else None,
         )
 
     def _why_less(
@@ -359,10 +359,10 @@ class ShareEnforcer:
         """Why a lease cannot be held by MPS, which gives a process one GPU, and serves
         other users by daemons of root alone.
         """
-        user = lease.holder.user
-        if self._serves_host and uid_of_login(user) is None:
-            return f"{user} is no user of this host, whose pipes of MPS could be"
-        if self._serves_others_not and uid_of_login(user) != os.getuid():
+        holder = lease.holder
+        if self._serves_host and uid_behind(holder) is None:
+            return f"{holder.user} is no user of this host, whose pipes of MPS could be"
+        if self._serves_others_not and uid_behind(holder) != os.getuid():
             return "MPS serves several users where the host broker runs as root alone"
         if len(slices) > 1:
             return "a process can use the MPS server of one GPU, and this lease has several"

@@ -15,7 +15,10 @@ import os
 import re
 from pathlib import Path
 
+from jupyter_aistack.core.model.request import Holder
 from jupyter_aistack.exceptions import ProviderError
+from jupyter_aistack.system.process_users import uid_of_same
+from jupyter_aistack.system.users import uid_of_login
 
 SHARED_ROOT = Path("/run/aistack-mps")
 PASSABLE = 0o711
@@ -56,6 +59,18 @@ def is_passable(folder: Path) -> bool:
         return bool(folder.stat().st_mode & _PASSES)
     except OSError:
         return False
+
+
+def uid_behind(holder: Holder) -> int | None:
+    """The user as whom a holder's process runs, by number; None for no user of this
+    host.
+
+    A user of a hub may be called like a login and run under another account, so the
+    process is asked; the login tells only where it cannot be seen.
+    """
+    process = holder.process
+    uid = None if process is None else uid_of_same(process)
+    return uid_of_login(holder.user) if uid is None else uid
 
 
 def user_suffix(uid: int | None) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from jupyter_aistack.core.model.request import Holder, HolderKind
 from jupyter_aistack.exceptions import ProviderError
 from jupyter_aistack.providers.nvidia.mps.manager import MPSManager
 from jupyter_aistack.providers.nvidia.mps.paths import DaemonPaths, short
@@ -20,11 +21,14 @@ from jupyter_aistack.providers.nvidia.mps.records import DaemonRecords
 from jupyter_aistack.providers.nvidia.mps.users import (
     give_to,
     shared_root,
+    uid_behind,
     user_of,
     user_suffix,
 )
+from jupyter_aistack.system.processes import started_at
 from tests.fakes.mps.host import GPU, Stand
-from tests.fakes.user_processes import BOB, EVE, NEEDS_ROOT
+from tests.fakes.user_processes import BOB, EVE, NEEDS_ROOT, Processes
+from tests.fakes.user_processes import processes as processes
 
 pytestmark = [pytest.mark.service, NEEDS_ROOT]
 
@@ -153,3 +157,22 @@ def test_what_cannot_be_given_is_said(passable: Path) -> None:
 def test_a_folder_tells_whose_daemon_is_in_it(passable: Path) -> None:
     assert user_of(passable / f"0123{user_suffix(BOB)}-ab") == BOB
     assert user_of(passable / f"0123{user_suffix(None)}") is None
+
+
+def test_pipes_are_of_the_account_that_a_hub_s_user_runs_under(
+    processes: Processes,
+) -> None:
+    """The user of the hub is called as another login of this host is."""
+    process = processes.start(BOB)
+    holder = Holder(
+        kind=HolderKind.KERNEL,
+        id="k-1",
+        user=f"uid-{EVE}",
+        host="box",
+        pid=process.pid,
+        pid_started_at=started_at(process.pid),
+    )
+    assert uid_behind(holder) == BOB
+    process.kill()
+    process.wait()
+    assert uid_behind(holder) == EVE
