@@ -65,8 +65,10 @@ class Sessions:
             who = f"uid {peer.uid}, pid {peer.pid}"
             self.calls.service.refusals.record(CONNECT, who, error.message)
             raise
-        # In a thread: the login may come from a directory server.
-        return PeerSession(self, await self.calls.run(caller_of, peer))
+        # In a thread, and a few at once: a login may come from a directory server.
+        nameless = Caller(user="", uid=peer.uid)
+        own = await self.calls.run_for(nameless, caller_of, peer)
+        return PeerSession(self, own)
 
 
 class PeerSession(LineSession):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
+MAX_LINKS = 40
+"""Links on the way to a file that Linux follows."""
 
 
 def guarded(
@@ -31,11 +34,11 @@ def guarded(
 
 def is_guarded(path: Path, owners: Collection[int]) -> bool:
     """Whether nobody but `owners` (user ids) may change a file, or put another in its
-    place: it and all folders above it are theirs, and others may not write there.
+    place: it, all folders above it and all links that lead to it are theirs, and others
+    may not write there.
     """
     try:
-        resolved = path.resolve(strict=True)
-        return all(_is_of(each, owners) for each in (resolved, *resolved.parents))
+        return all(_is_of(each, owners) for each in _way_to(path))
     except OSError:
         return False
 
@@ -55,8 +58,38 @@ def closed_to_others(program: Path) -> Path | None:
     return None
 
 
+def _way_to(path: Path) -> Iterator[Path]:
+    """All that is passed on the way to a file, links that are followed included.
+
+    Raises:
+        OSError: links go round in a circle.
+    """
+    here = Path("/")
+    yield here
+    left = list(reversed(path.absolute().parts[1:]))
+    followed = 0
+    while left:
+        name = left.pop()
+        if name == os.pardir:
+            here = here.parent
+            continue
+        yield here / name
+        if not (here / name).is_symlink():
+            here /= name
+            continue
+        followed += 1
+        if followed > MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        target = Path(os.readlink(here / name))
+        if target.is_absolute():
+            here = Path("/")
+        left += reversed([part for part in target.parts if part != target.anchor])
+
+
 def _is_of(path: Path, owners: Collection[int]) -> bool:
-    status = path.stat()
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):  # nobody can write one, and it has no mode
+        return status.st_uid in owners
     is_closed = not status.st_mode & _OTHERS
     # In such a folder nobody may move or remove what is another's.
     is_sticky = bool(status.st_mode & stat.S_ISVTX) and stat.S_ISDIR(status.st_mode)

@@ -56,7 +56,9 @@ with CommandGuard() as guard:
 """A launcher that nobody can hear any more by the time its command is known of."""
 
 
-@pytest.mark.parametrize("program", ["true", sys.executable])
+@pytest.mark.parametrize(
+    "program", ["true", sys.executable], ids=["by name", "by path"]
+)
 def test_a_program_that_is_there_can_be_run(program: str) -> None:
     check_program(program, os.environ)
 
@@ -68,7 +70,7 @@ def test_a_program_that_is_there_can_be_run(program: str) -> None:
         ("/no/such/program", FileNotFoundError),
         ("", FileNotFoundError),
         ("/", PermissionError),
-        (__file__, PermissionError),
+        pytest.param(__file__, PermissionError, id="a file"),
     ],
 )
 def test_a_program_that_cannot_be_run_is_known_beforehand(

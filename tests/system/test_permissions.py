@@ -14,6 +14,7 @@ from jupyter_aistack.system.permissions import (
     guarded,
     is_guarded,
 )
+from tests.fakes.user_processes import BOB, NEEDS_ROOT
 
 
 @pytest.fixture
@@ -48,6 +49,31 @@ def test_a_link_is_as_safe_as_what_it_leads_to(
     open_file.chmod(0o666)
     link = tmp_path / "link"
     link.symlink_to(open_file)
+    assert not is_guarded(link, owners)
+
+
+def test_links_of_the_owners_are_followed(
+    tmp_path: Path, owners: frozenset[int]
+) -> None:
+    (tmp_path / "real").mkdir(mode=0o755)
+    (tmp_path / "real" / "file").touch(mode=0o644)
+    (tmp_path / "beside").symlink_to("real")
+    (tmp_path / "far").symlink_to(tmp_path / "beside" / ".." / "beside")
+    (tmp_path / "circle").symlink_to("circle")
+    assert is_guarded(tmp_path / "far" / "file", owners)
+    assert not is_guarded(tmp_path / "circle", owners)
+
+
+@NEEDS_ROOT
+def test_who_has_made_a_link_may_have_it_lead_elsewhere(
+    tmp_path: Path, owners: frozenset[int]
+) -> None:
+    file = tmp_path / "file"
+    file.touch(mode=0o644)
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    assert is_guarded(link, owners)
+    os.lchown(link, BOB, BOB)
     assert not is_guarded(link, owners)
 
 
