@@ -26,6 +26,10 @@ pytest_plugins = (
 # of them than cores a step of a tiny model takes a hundred times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Before fixtures of several tests start servers: not that of this machine, should it have
+# one.
+os.environ["AISTACK_BROKER"] = "off"
+
 SERVICES = (
     "benchmarks/",
     "browser/",
@@ -180,7 +184,6 @@ def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     )  # where there is a real MPS, fake GPUs are none of its business
     url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
     monkeypatch.setenv("AISTACK_LEDGER", url)
-    # Not that of this machine, should it have one.
     monkeypatch.setenv("AISTACK_BROKER", "off")
     return url
 

@@ -31,14 +31,12 @@ class BrokerSocket:
         path: its file.
         listener: the socket.
         lock: descriptor of the locked file beside it.
-        is_ours: the file was made by this process, and not handed over by systemd.
         inode: device and inode of its file.
     """
 
     path: Path
     listener: socket.socket
     lock: int
-    is_ours: bool
     inode: tuple[int, int]
 
     @property
@@ -55,14 +53,13 @@ class BrokerSocket:
         _make_folder(self.path.parent)
         _remove_stale(self.path)
         self.listener = _bind(self.path)
-        self.is_ours = True
         self.inode = _inode(self.path)
 
     def close(self) -> None:
-        """Take the socket away, unless systemd keeps it or another is in its place."""
+        """Stop listening. The file stays: what was granted is still held, and who finds
+        no file grants from a ledger of their own.
+        """
         self.listener.close()
-        if self.is_ours and self.is_in_place:
-            self.path.unlink(missing_ok=True)
         os.close(self.lock)
 
 
@@ -82,13 +79,13 @@ def listen(path: Path, inherited: socket.socket | None = None) -> BrokerSocket:
     lock = _lock(path)
     try:
         if inherited is not None:
-            return BrokerSocket(path, inherited, lock, False, _inode(path))
+            return BrokerSocket(path, inherited, lock, _inode(path))
         _remove_stale(path)
         listener = _bind(path)
     except BaseException:
         os.close(lock)
         raise
-    return BrokerSocket(path, listener, lock, True, _inode(path))
+    return BrokerSocket(path, listener, lock, _inode(path))
 
 
 def check_length(path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from jupyter_aistack.system import broker_path
 from tests.fakes.host_broker import ALICE, BOB, CAROL, DAVE, LiveBroker, live_broker
 from tests.fakes.waiting import wait_until
 
@@ -162,17 +163,21 @@ def test_a_second_broker_exits_and_names_the_first(host: LiveBroker) -> None:
     assert host.speaker().ask("leases") == {"leases": []}
 
 
-def test_it_ends_with_a_signal_and_takes_its_socket_with_it(host: LiveBroker) -> None:
+def test_nobody_grants_by_themselves_while_the_broker_is_stopped(
+    host: LiveBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert host.stop() == 0
-    assert not host.path.exists()
+    monkeypatch.setenv("AISTACK_BROKER", "auto")
+    monkeypatch.setattr(broker_path, "DEFAULT_PATH", str(host.path))
+    assert broker_path.broker_path() == str(host.path)
+    host.start()
+    assert host.speaker().ask("leases") == {"leases": []}
 
 
 def test_a_socket_that_was_taken_away_is_made_again(host: LiveBroker) -> None:
     host.path.unlink()
     wait_until(host.path.exists)
     assert host.speaker().ask("leases") == {"leases": []}
-    assert host.stop() == 0
-    assert not host.path.exists()
 
 
 def test_a_socket_that_a_killed_broker_left_is_used_again(host: LiveBroker) -> None:
