@@ -56,7 +56,11 @@ READ: dict[str, set[str]] = {
     "tests/ledger/sql/test_known.py": {"_writing"},
     "tests/ledger/sql/test_cache.py": {"_url"},
     "tests/ledger/sql/test_ledger.py": {"_reading"},
-    "tests/notebook/magics/test_gpu.py": {"_is_waiting_told"},
+    "tests/notebook/magics/test_gpu.py": {
+        "_broker",
+        "_is_waiting_told",
+        "_transport",
+    },
     "tests/notebook/magics/test_gpu_accounting.py": {"_broker", "_transport"},
     "tests/notebook/widgets/test_resource_monitor.py": {"_STATIC"},
     "tests/notebook/widgets/test_training_curve.py": {"_points", "_redraw"},
