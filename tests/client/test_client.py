@@ -208,6 +208,8 @@ def test_an_attachment_that_fails_leaves_nothing_behind(
     def fail(*_: object) -> None:
         raise error
 
+    # threadpoolctl sets it when it is imported, for as long as the process lives.
+    monkeypatch.setenv("KMP_DUPLICATE_LIB_OK", "True")
     environment = dict(os.environ)
     monkeypatch.setattr(attaching, "verify", fail)
     with pytest.raises(type(error)):
