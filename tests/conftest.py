@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Before fixtures of several tests start servers: not that of this machine, should it have
 # one.
 os.environ["AISTACK_BROKER"] = "off"
+
+# As in a terminal: who is started in the background or by nohup ignores some of them, and
+# so would all that tests start and signal.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        is_interrupt = number is signal.SIGINT
+        signal.signal(
+            number, signal.default_int_handler if is_interrupt else signal.SIG_DFL
+        )
 
 SERVICES = (
     "benchmarks/",
