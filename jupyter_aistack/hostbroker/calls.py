@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from jupyter_aistack.broker.api.caller import Caller
-from jupyter_aistack.broker.api.service import READING_VERBS, Service
+from jupyter_aistack.broker.api.service import Service
+from jupyter_aistack.core.wire.verbs import READING_VERBS
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from jupyter_aistack.core.wire.verbs import CHANGING_VERBS
 from jupyter_aistack.exceptions import (
     AIStackError,
     LedgerError,
@@ -36,29 +37,6 @@ T = TypeVar("T")
 
 THREADS = 4
 RETRY_SECONDS = 10.0
-CHANGING_VERBS = frozenset(
-    {
-        "request",
-        "cancel",
-        "take_back",
-        "activate",
-        "bind",
-        "extend",
-        "release",
-        "reserve",
-        "unreserve",
-        "drain",
-        "undrain",
-        "quarantine",
-        "suspend",
-        "resume",
-        "pin",
-        "unpin",
-        "begin_cell",
-        "end_cell",
-    }
-)
-"""Verbs after which those who show leases and requests read them anew."""
 AsyncVerb = Callable[[Mapping[str, Any], "Caller"], Awaitable[dict[str, Any]]]
 """A verb that is answered on the event loop, because its answer may be held back."""
 

@@ -26,6 +26,7 @@ from jupyter_aistack.core.wire.protocol import (
     SpokenFor,
     read_broker_greeting,
 )
+from jupyter_aistack.core.wire.verbs import REPEATABLE_VERBS
 from jupyter_aistack.exceptions import (
     InvalidRequest,
     LedgerUnavailable,
@@ -49,50 +50,6 @@ RESTART_SECONDS = 3.0
 POLL_SECONDS = 0.05
 MAX_IDLE = 8
 """Connections that are kept while nobody uses them."""
-
-REPEATABLE_VERBS = frozenset(
-    {
-        "acquire",
-        "activate",
-        "advise",
-        "audit",
-        "audit_verify",
-        "begin_cell",
-        "bill",
-        "bind",
-        "bind_kernel",
-        "breach_handled",
-        "breach_postponed",
-        "cancel",
-        "device_clients",
-        "device_hiding",
-        "device_use",
-        "end_cell",
-        "events",
-        "host",
-        "hosts",
-        "kernel_leases",
-        "kernel_requests",
-        "leases",
-        "listed",
-        "mig_plan",
-        "mine",
-        "pin",
-        "prepare",
-        "queue",
-        "release",
-        "report",
-        "report_kernels",
-        "reservations",
-        "snapshot",
-        "take_back",
-        "unpin",
-        "usage",
-        "wait_for",
-        "whoami",
-    }
-)
-"""Verbs that may be called again when the answer was lost."""
 
 
 class BrokerSocket:

@@ -16,6 +16,7 @@ from jupyter_aistack.core.accounting.usage_report import Rates
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.roles import RoleSettings
 from jupyter_aistack.core.wire.fields import JSON
+from jupyter_aistack.core.wire.verbs import READING_VERBS
 from jupyter_aistack.exceptions import InvalidRequest
 from jupyter_aistack.ledger.actor import Actor, acting
 from jupyter_aistack.system.users import groups_of
@@ -35,36 +36,6 @@ from .reports import AccountingAPI
 from .request_verbs import RequestVerbs
 from .snapshots import HostSnapshots
 from .suspend_verbs import SuspendVerbs
-
-READING_VERBS = frozenset(
-    {
-        "advise",
-        "audit",
-        "audit_verify",
-        "bill",
-        "device_clients",
-        "device_hiding",
-        "device_use",
-        "events",
-        "host",
-        "hosts",
-        "kernel_leases",
-        "kernel_requests",
-        "leases",
-        "listed",
-        "mig_plan",
-        "mine",
-        "orders",
-        "queue",
-        "report",
-        "report_kernels",
-        "reservations",
-        "snapshot",
-        "usage",
-        "whoami",
-    }
-)
-"""Verbs that change nothing that is shown; of all others it is taken that they may."""
 
 
 class Service:

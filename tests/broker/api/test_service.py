@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jupyter_aistack.broker.api.caller import Caller
-from jupyter_aistack.broker.api.service import READING_VERBS, Service
+from jupyter_aistack.broker.api.service import Service
 from jupyter_aistack.core.accounting.charges import UsageRecord, UsageSummary
 from jupyter_aistack.core.model.roles import REACHES
 from jupyter_aistack.core.wire.preparations import PREPARATION
@@ -21,8 +21,6 @@ from jupyter_aistack.exceptions import (
     LeaseNotFound,
     PermissionDenied,
 )
-from jupyter_aistack.server.context import CHANGING_VERBS
-from jupyter_aistack.system.broker_socket import REPEATABLE_VERBS
 from jupyter_aistack.testing import simulated_broker
 from tests.paths import DATA
 
@@ -147,13 +145,6 @@ OF_TRANSPORTS = {"orders", "done"}
 
 def test_every_verb_has_a_row_in_the_table_of_roles(service: Service) -> None:
     assert {*service.verbs, *OF_TRANSPORTS} == set(REACHES)
-
-
-def test_lists_of_verbs_agree() -> None:
-    """What only reads may be asked again, and nobody looks anew for it."""
-    assert set(REACHES) >= READING_VERBS | REPEATABLE_VERBS | CHANGING_VERBS
-    assert REPEATABLE_VERBS >= READING_VERBS - OF_TRANSPORTS
-    assert READING_VERBS.isdisjoint(CHANGING_VERBS)
 
 
 def test_only_the_asker_may_watch_or_cancel_a_request(service: Service) -> None:
