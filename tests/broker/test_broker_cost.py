@@ -20,8 +20,10 @@ from jupyter_aistack.exceptions import AcquireTimeout, AIStackError
 from jupyter_aistack.ledger.sql.ledger import SQLLedger
 from jupyter_aistack.providers.simulated import SimulatedProvider
 from jupyter_aistack.testing import ManualClock, holder
-from tests.fakes.postgres_server import running_server
 from tests.fakes.waiting import wait_until
+from tests.ledger.conftest import postgres_server, postgres_url
+
+__all__ = ["postgres_server", "postgres_url"]
 
 ANN = Caller(user="ann", uid=1000, pid=7)
 TRANSACTIONS = 4
@@ -56,23 +58,6 @@ def note_postgresql(noted: list[str]) -> Callable[[], None]:
     return patch.undo
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with running_server() as running:
-        yield running.url
-
-
-@pytest.fixture
-def server_url(server: str) -> str:
-    """URL of an empty ledger on the server: a schema of its own."""
-    name = f"t{uuid.uuid4().hex}"
-    engine = sa.create_engine(server)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"CREATE SCHEMA {name}")
-    engine.dispose()
-    return f"{server}?options=-csearch_path%3D{name}"
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def statements(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     noted: list[str] = []
@@ -98,7 +83,7 @@ def broker(
     url = (
         f"sqlite:///{tmp_path}/ledger.sqlite"
         if is_file
-        else request.getfixturevalue("server_url")
+        else request.getfixturevalue("postgres_url")
     )
     built = Broker(
         SQLLedger(url),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -45,11 +44,11 @@ def shared() -> Iterator[SharedHub]:
     why_not = other_users.why_not() or ("" if proxy_program() else "no hub proxy")
     if why_not:
         pytest.skip(why_not)
-    with tempfile.TemporaryDirectory(prefix="aistack-hub-", dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with shared_hub(folder, LAB.format(folder=lab_settings(folder))) as running:
-            yield running
+    with (
+        other_users.open_folder() as folder,
+        shared_hub(folder, LAB.format(folder=lab_settings(folder))) as running,
+    ):
+        yield running
 
 
 def lab_settings(folder: Path) -> Path:

@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -62,6 +63,17 @@ def starting_users(command: Sequence[str]) -> list[str]:
     if not needs_capability():
         return list(command)
     return ["setpriv", "--securebits=+no_setuid_fixup", *_reading(), *command]
+
+
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder with a path short enough for sockets that all users may go to: those of
+    pytest are closed to them.
+    """
+    with tempfile.TemporaryDirectory(prefix="aistack-", dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 @contextlib.contextmanager

@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -23,7 +21,7 @@ import pytest
 from tests.fakes.host_broker import ALICE, BOB, LiveBroker, live_broker
 from tests.fakes.kernel_server import SLEEPER, write_kernelspec
 from tests.fakes.live_server import TOKEN, LiveServer, live_server
-from tests.fakes.other_users import as_user, why_not
+from tests.fakes.other_users import as_user, open_folder, why_not
 from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
@@ -90,11 +88,9 @@ class Account:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that other users may enter: those of tests are closed to them."""
-    path = Path(tempfile.mkdtemp(prefix="aistack-hosts-", dir="/tmp"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    """A folder that other users may enter."""
+    with open_folder() as path:
+        yield path
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 
 from tests.fakes.host_broker import LiveBroker, live_broker
 from tests.fakes.hub_api import Answering, hub_api
+from tests.fakes.other_users import open_folder
 
 needs_root = pytest.mark.skipif(
     os.getuid() != 0, reason="only root can become several users"
@@ -21,11 +20,9 @@ needs_root = pytest.mark.skipif(
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that other users may enter: those of tests are closed to them."""
-    path = Path(tempfile.mkdtemp(prefix="aistack-broker-", dir="/tmp"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    """A folder that other users may enter."""
+    with open_folder() as path:
+        yield path
 
 
 @pytest.fixture

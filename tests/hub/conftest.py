@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +28,6 @@ def needs_users() -> None:
 
 @pytest.fixture(scope="module")
 def open_folder() -> Iterator[Path]:
-    """A folder with a short path that all users may go to; pytest's own is closed."""
-    with tempfile.TemporaryDirectory(prefix="aistack-hub-", dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
+    """A folder that other users may enter."""
+    with other_users.open_folder() as path:
+        yield path
