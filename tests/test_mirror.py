@@ -187,7 +187,6 @@ DRIVEN_BY: dict[str, set[str]] = {
         "hostbroker.ledger_place",
         "hostbroker.maintenance",
         "hostbroker.policy_reload",
-        "hostbroker.settings",
     },
     "hub/test_page.py": {"hub.host_view"},
     "hub/test_shared_account.py": {"hub.__main__", "hub.app"},

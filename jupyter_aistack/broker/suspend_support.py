@@ -8,7 +8,11 @@ from jupyter_aistack.core.model.device import SliceKind
 from jupyter_aistack.core.model.device_state import StatePhase, SuspendMethod
 from jupyter_aistack.core.model.lease import Lease
 from jupyter_aistack.core.model.policy import SuspendPolicy
-from jupyter_aistack.core.suspend.capability import SWITCHED_OFF, SuspendCapability
+from jupyter_aistack.core.suspend.capability import (
+    BY_SERVERS_ALONE,
+    SWITCHED_OFF,
+    SuspendCapability,
+)
 from jupyter_aistack.core.suspend.model import host_capacity
 from jupyter_aistack.system.memory import available_bytes
 
@@ -48,7 +52,9 @@ class SuspendSupport:
     @property
     def capability(self) -> SuspendCapability:
         """How well the host can suspend, by the latest that is known."""
-        return SWITCHED_OFF if self.policy is None else self._capability
+        # Of a broker that suspends nothing no setting is to be asked for.
+        is_settled = self._capability == BY_SERVERS_ALONE
+        return self._capability if self.policy or is_settled else SWITCHED_OFF
 
     def update(self, capability: SuspendCapability) -> None:
         """Set what has been learned about the host. Any thread may call it: plans made
